@@ -1,0 +1,219 @@
+"FERDataLoaders on the real FERPlus files, on broken ones, through workers, export and 50,000 rows."
+import pickle
+import shutil
+import time
+import warnings
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.vision.all import CrossEntropyLossFlat,Learner,Resize,accuracy,load_learner
+from PIL import Image
+from torch import nn
+
+from fastai_resup.data import FERDataLoaders,unreadable_images
+
+@pytest.fixture
+def faces(tmp_path):
+    "`train` with 12 and 8 tiny images of two classes, `valid` with 3 and 2"
+    rng = np.random.default_rng(0)
+    for split,ns in dict(train=(12,8), valid=(3,2)).items():
+        for c,n in zip(('calm','glad'), ns):
+            (tmp_path/split/c).mkdir(parents=True)
+            for i in range(n): Image.fromarray(rng.integers(0, 256, (20,20), dtype=np.uint8)).save(tmp_path/split/c/f'{i}.png')
+    return tmp_path
+
+def folder(path, **kw): return FERDataLoaders.from_folder(path, **{**dict(bs=4, img_size=16, num_workers=0), **kw})
+def given(dls): return [o.label for o in dls.train_ds.items]
+def named(dls): return [o.file.parent.name for o in dls.train_ds.items]
+
+# FERPlus ---------------------------------------------------------------------
+
+def test_ferplus_counts_and_vocab(ferplus_root):
+    dls = FERDataLoaders.from_ferplus(ferplus_root, num_workers=0)
+    assert (len(dls.train_ds),len(dls.valid_ds))==(25045,3191)
+    assert list(dls.vocab)==['neutral','happiness','surprise','sadness','anger','disgust','fear','contempt']
+    assert dls.true_targs is None
+    x,y = dls.one_batch()
+    assert x.shape==(64,3,64,64)
+
+def test_ferplus_repeated_images_are_used_once(ferplus_root):
+    dls = FERDataLoaders.from_ferplus(ferplus_root, source='fer2013new.csv', num_workers=0)
+    assert (len(dls.train_ds),len(dls.valid_ds))==(25057,3199)
+    assert len(set(dls.train_files))==25057
+
+def test_ferplus_noise_seven_classes(ferplus_root):
+    dls = FERDataLoaders.from_ferplus(ferplus_root, rule='plurality', n_classes=7, noise=.2, seed=1, num_workers=0)
+    assert len(dls.vocab)==7 and 'contempt' not in given(dls)
+    assert (dls.true_targs!=dls.train_targs).sum()==round(.2*len(dls.train_ds))
+    clean = FERDataLoaders.from_ferplus(ferplus_root, rule='plurality', n_classes=7, num_workers=0)
+    assert torch.equal(clean.train_targs, dls.true_targs)
+    assert [o.label for o in clean.valid_ds.items]==[o.label for o in dls.valid_ds.items]
+
+def test_benchmark_manifest_builds(ferplus_root, shared):
+    df = pd.read_csv(shared/'data'/'ferplus_mini.csv')
+    df = df[df['split']!='dev'].assign(is_valid=lambda d: d['split']=='valid')
+    df['given'] = df['sym30_s0'].where(~df['is_valid'], df['true'])
+    dls = FERDataLoaders.from_df(df, ferplus_root, 'file', 'given', 'is_valid', true_col='true', num_workers=0)
+    assert (len(dls.train_ds),len(dls.valid_ds))==(5000,2846)
+    assert (dls.true_targs!=dls.train_targs).sum()==1500
+
+# noise and truth -------------------------------------------------------------
+
+def test_truth_follows_the_items(faces):
+    dls = folder(faces, noise=.5, seed=3)
+    names = list(dls.vocab)
+    assert [names[i] for i in dls.true_targs]==named(dls)
+    assert [names[i] for i in dls.train_targs]==given(dls)
+    assert [int(y) for _,y in dls.train_ds]==dls.train_targs.tolist()
+    assert dls.true_targs.dtype==torch.int64 and dls.true_targs.shape==(20,)
+    assert (dls.true_targs!=dls.train_targs).sum()==10
+
+def test_batches_carry_the_noisy_labels(faces):
+    dls = folder(faces, noise=.5, seed=3, shuffle=False, drop_last=False, batch_tfms=[])
+    assert torch.cat([y for _,y in dls.train]).tolist()==dls.train_targs.tolist()
+
+def test_validation_labels_stay(faces):
+    dls = folder(faces, noise=1., seed=0)
+    assert [o.label for o in dls.valid_ds.items]==['calm']*3+['glad']*2
+    with pytest.warns(UserWarning, match='as noisy as'): dls = folder(faces, noise=1., seed=0, valid_pct=.25)
+    assert all(o.label==o.file.parent.name for o in dls.valid_ds.items)
+    assert all(o.label!=o.file.parent.name for o in dls.train_ds.items)
+
+def test_seed_drives_split_and_noise(faces):
+    def state(**kw):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            d = folder(faces, noise=.5, valid='none', **kw)
+        return list(d.train_files),given(d)
+    assert state(seed=0)==state(seed=0)
+    assert state(seed=0)[0]!=state(seed=1)[0]
+    torch.manual_seed(5); a = state()
+    torch.manual_seed(5); b = state()
+    assert a==b and a!=state()
+
+def test_seed_drives_the_noise_alone(faces):
+    a,b,c = (given(folder(faces, noise=.5, seed=s)) for s in (0,0,1))
+    assert a==b and a!=c
+
+def test_split_is_stratified(faces):
+    with pytest.warns(UserWarning, match='no separate validation set'): dls = folder(faces, valid='none', valid_pct=.25, seed=0)
+    assert Counter(o.label for o in dls.valid_ds.items)==dict(calm=3, glad=2)
+    assert not set(dls.train_files)&{o.file for o in dls.valid_ds.items}
+    assert len(dls.train_ds)==15
+
+def test_no_warning_with_a_validation_folder(faces):
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', message='.*validation')
+        folder(faces)
+
+def test_order_is_sorted_and_named(faces):
+    dls = folder(faces)
+    assert list(dls.train_files)==sorted(dls.train_files)
+    assert dls.train_files[0]==faces/'train'/'calm'/'0.png'
+    assert list(folder(faces, vocab=['glad','calm']).vocab)==['glad','calm']
+
+# bad input -------------------------------------------------------------------
+
+def test_missing_images_are_named_up_to_ten(faces):
+    df = pd.DataFrame(dict(f=[f'no{i:02}.png' for i in range(14)], l='calm', v=[False]*7+[True]*7))
+    with pytest.raises(FileNotFoundError, match=r'14 of 14 .*no00\.png.*no09\.png and 4 more') as e: FERDataLoaders.from_df(df, faces, valid_col='v')
+    assert 'no10.png' not in str(e.value)
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('how', ['truncated','garbage'])
+def test_broken_image_is_named(faces, workers, how):
+    f = faces/'train'/'calm'/'7.png'
+    f.write_bytes(f.read_bytes()[:200] if how=='truncated' else b'not an image')
+    dls = folder(faces, num_workers=workers)
+    with pytest.raises(OSError, match=r"can't read the image .*train.calm.7\.png"): list(dls.train)
+    assert list(unreadable_images(dls.train_files))==[f]
+
+def test_zero_byte_image_is_named_at_once(faces):
+    (faces/'valid'/'glad'/'1.png').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'zero bytes\): .*valid.glad.1\.png'): folder(faces)
+
+@pytest.mark.parametrize('noise', [-.1, 1.1])
+def test_noise_outside_0_1(faces, noise):
+    with pytest.raises(ValueError, match=r'in \[0, 1\]'): folder(faces, noise=noise, seed=0)
+
+def test_folder_faults(faces):
+    with pytest.raises(FileNotFoundError, match='nowhere'): folder(faces/'nowhere')
+    (faces/'train'/'sad').mkdir()
+    with pytest.raises(ValueError, match='without images .*sad'): folder(faces)
+    (faces/'train'/'sad').rmdir(); (faces/'valid'/'shy').mkdir()
+    shutil.copy(faces/'train'/'calm'/'0.png', faces/'valid'/'shy')
+    with pytest.raises(ValueError, match='shy, which the training set lacks'): folder(faces)
+    with pytest.raises(ValueError, match="shy, not in the vocab"): folder(faces, vocab=['calm','glad'])
+    with pytest.raises(ValueError, match="no images"): folder(faces/'train'/'calm')
+
+def test_saved_models_and_hidden_folders_are_no_classes(faces):
+    for d in ('models','.ipynb_checkpoints','__MACOSX'): (faces/'train'/d).mkdir()
+    assert list(folder(faces).vocab)==['calm','glad']
+
+def test_one_image_two_labels(faces):
+    f = [str(faces/'train'/'calm'/f'{i}.png') for i in (0,1,0)]
+    df = pd.DataFrame(dict(f=f, l=['calm','calm','glad'], v=[0,1,0]))
+    with pytest.raises(ValueError, match=r'more than one label: .*0\.png'): FERDataLoaders.from_df(df, valid_col='v')
+    df = pd.DataFrame(dict(f=f, l='calm', v=[0,0,1]))
+    with pytest.raises(ValueError, match=r'both the training and the validation set: .*0\.png'): FERDataLoaders.from_df(df, valid_col='v')
+
+# fastai's ways ---------------------------------------------------------------
+
+def tiny(): return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
+
+@pytest.mark.parametrize('cache', [False, True])
+def test_export_and_load(faces, cache):
+    learn = Learner(folder(faces, cache=cache), tiny(), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    expected = learn.get_preds(dl=learn.dls.test_dl([o.file for o in learn.dls.valid_ds.items], num_workers=0))[0]
+    learn.export(faces/'e.pkl')
+    assert (faces/'e.pkl').stat().st_size<200_000                      # no image, no file name travels with it
+    assert b'train/calm' not in (faces/'e.pkl').read_bytes()
+    loaded = load_learner(faces/'e.pkl')
+    assert isinstance(loaded.dls, FERDataLoaders) and list(loaded.dls.vocab)==['calm','glad']
+    files = [str(o.file) for o in learn.dls.valid_ds.items]
+    with loaded.no_bar(): got = loaded.get_preds(dl=loaded.dls.test_dl(files, num_workers=0))[0]
+    torch.testing.assert_close(got, expected)
+    with loaded.no_bar(): assert loaded.predict(files[0])[0] in ('calm','glad')
+
+def test_default_transforms(faces):
+    dls = folder(faces)
+    assert [type(o).__name__ for o in dls.train.after_batch.fs]==['IntToFloatTensor','Flip']   # no Normalize, no lighting
+    flip,zoom = dls.train.after_batch.fs[1].aff_fs                                             # no rotation, no warp
+    assert (flip.func.__name__,zoom.func.__name__,zoom.keywords['max_zoom'])==('flip_mat','zoom_mat',1.1)
+    assert [type(o).__name__ for o in folder(faces, batch_tfms=[]).train.after_batch.fs]==['IntToFloatTensor']
+    assert folder(faces, item_tfms=Resize(24)).one_batch()[0].shape[-1]==24
+    assert folder(faces, img_size=(16,12)).one_batch()[0].shape==(4,3,16,12)
+
+def test_squish_keeps_the_whole_image(tmp_path):
+    im = np.zeros((20,40), np.uint8); im[:,:10] = 255
+    for i in range(2): Image.fromarray(im).save(tmp_path/f'{i}.png')
+    df = pd.DataFrame(dict(f=['0.png','1.png'], l='a', v=[False,True]))
+    x = FERDataLoaders.from_df(df, tmp_path, valid_col='v', img_size=20, batch_tfms=[], bs=1, num_workers=0).one_batch()[0][0]
+    assert x.mean((0,1))[:4].min()==1 and x.mean((0,1))[7:].max()==0   # the left quarter is white
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_cache_reads_each_file_once(faces, workers):
+    kw = dict(batch_tfms=[], shuffle=False, drop_last=False, num_workers=workers)
+    plain,cached = folder(faces, **kw),folder(faces, cache=True, **kw)
+    before = [x for x,_ in plain.train]
+    for a,b in zip(before, [x for x,_ in cached.train]): torch.testing.assert_close(a, b)
+    for f in plain.train_files: f.unlink()
+    after = [x for x,_ in cached.train]                                # a forked worker's readings are shared
+    assert len(after)==5
+    for a,b in zip(before, after): torch.testing.assert_close(a, b)
+
+def test_pickle_in_a_new_dls(faces):
+    dls = pickle.loads(pickle.dumps(folder(faces, noise=.5, seed=0)))
+    assert (dls.true_targs!=dls.train_targs).sum()==10
+
+def test_fifty_thousand_rows_are_quick(tmp_path):
+    for i in range(50): Image.fromarray(np.full((4,4), i, np.uint8)).save(tmp_path/f'{i}.png')
+    df = pd.DataFrame(dict(f=[f'{i%50}.png' for i in range(50_000)], l=[f'c{i%5}' for i in range(50_000)], v=[i%50>40 for i in range(50_000)]))
+    start = time.process_time()
+    dls = FERDataLoaders.from_df(df, tmp_path, valid_col='v', noise=.2, seed=0, num_workers=0)
+    assert dls.true_targs.shape==(41_000,)
+    assert time.process_time()-start<6
