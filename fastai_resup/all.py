@@ -1,7 +1,10 @@
+"Every public name, for `from fastai_resup.all import *` after fastai's own star import"
 from .mixture import *
 from .labels import *
 from .data import *
+from .synth import *
 from .models import *
 from .losses import *
 from .callbacks import *
 from .learner import *
+from .audit import *

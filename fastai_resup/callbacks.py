@@ -65,7 +65,8 @@ def weigher(
     model:PairedModel, # A model with a mixture
 ):                     # Function from similarities (2, B) to p(clean) (2, B)
     "How `model` turns similarities into weights; None where it has no mixture"
-    return partial(p_clean, lookup=model.lookup, interpolate=bool(model.interpolate)) if model.has_mixture else None
+    if not model.has_mixture: return None
+    return partial(p_clean, lookup=model.lookup.clamp(1e-4, 1-1e-4), interpolate=bool(model.interpolate), clip=None)
 
 # %% ../nbs/06_callbacks.ipynb #0000000c
 class _Record:

@@ -303,12 +303,13 @@ def p_clean(
     s:torch.Tensor, # similarities, any shape; (m,B) or (m,...) with a lookup of m rows
     lookup:torch.Tensor, # p(clean) on a uniform grid of [0,1], (n,) or (m,n)
     interpolate:bool=True, # between entries, linearly; False reads entry floor(n*s), as the authors do
-    clip:float=1e-4, # the result lies in [clip, 1-clip]
+    clip:float=1e-4, # the result lies in [clip, 1-clip]; None where `lookup` was clipped before
 )->torch.Tensor: # shape and device of `s`, dtype of `lookup`, detached
     "p(clean) of similarities by table lookup, on `s`'s device without host synchronisation"
     n, lookup = lookup.shape[-1], lookup.to(s.device)
     s = s.detach().float().nan_to_num(0.).clamp_(0, 1)
-    if not interpolate: return _take(lookup, (s*n).long().clamp_(max=n-1)).clamp(clip, 1-clip)
-    t = s*(n-1)
-    i = t.long().clamp_(max=n-2)
-    return torch.lerp(_take(lookup, i), _take(lookup, i+1), (t-i).to(lookup.dtype)).clamp_(clip, 1-clip)
+    t = s*(n-1 if interpolate else n)
+    i = t.long().clamp_(max=n-2 if interpolate else n-1)
+    p = _take(lookup, i)
+    if interpolate: p = torch.lerp(p, _take(lookup, i+1), (t-i).to(lookup.dtype))
+    return p if clip is None else p.clamp_(clip, 1-clip)

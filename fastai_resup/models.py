@@ -77,7 +77,8 @@ class PairedModel(nn.Module):
     def pair(self,
         *x:Tensor, # What one network takes, images (B, C, H, W)
     )->Pair:       # Two tensors of logits (B, K)
-        "Both networks' logits, in any mode"
+        "Both networks' logits, in any mode, as plain tensors (fastai's typed ones cost a Python call per operation)"
+        x = [o.as_subclass(Tensor) if isinstance(o, Tensor) else o for o in x]
         return Pair([net(*x) for net in self.nets])
 
     def forward(self,

@@ -1,0 +1,91 @@
+"""Speed as ratios, measured side by side in one run; medians of repeats.
+
+    python benchmarks/speed.py                     # all three tables, about 10 minutes on two quiet cores
+    python benchmarks/speed.py --only loss         # em, loss or epoch
+
+em: `BetaMixture` against a plain SciPy EM of the same ten iterations.
+loss: the whole ReSup loss, similarities and weights included, against two plain cross entropies; forward and backward, logits (96, 7).
+epoch: one epoch of the pair with `ReSup()` and of the pair without it, and two of a single fastai learner; drawn faces, EfficientNet-Lite0, 64 px;
+all with `speed_up_cpu`. The last rows show one epoch of the pair without `speed_up_cpu`. Peak memory is each one's own process's."""
+import argparse, multiprocessing, resource, statistics, tempfile, time
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from fastai.vision.all import vision_learner, set_seed
+from fastai_resup.all import *
+from speed_mixture import em_table
+
+def timed(f):
+    "Seconds that `f()` takes"
+    start = time.perf_counter()
+    f()
+    return time.perf_counter()-start
+
+def alternate(fs, repeats):
+    "Median seconds of each of the functions `fs`, called in turn, after one round to warm up"
+    for f in fs.values(): f()
+    times = {k:[] for k in fs}
+    for _ in range(repeats):
+        for k,f in fs.items(): times[k].append(timed(f))
+    return {k:statistics.median(v) for k,v in times.items()}
+
+def loss_table(repeats=2000):
+    "The loss of one batch of logits (96, 7)"
+    torch.manual_seed(0)
+    z,y = [torch.randn(96, 7, requires_grad=True) for _ in range(2)],torch.randint(0, 7, (96,))
+    lookup = torch.linspace(0, 1, 1001).repeat(2, 1)
+    weigh,loss_func = partial(p_clean, lookup=lookup.clamp(1e-4, 1-1e-4), clip=None),ReSupLoss()
+    def plain(): (F.cross_entropy(z[0], y) + F.cross_entropy(z[1], y)).backward()
+    def resup(): loss_func(Pair(z).weighted(weigh), y).backward()
+    t = alternate({'two cross entropies':plain, 'ReSup loss':resup}, repeats)
+    base = t['two cross entropies']
+    return [dict(what=k, microseconds=round(v*1e6, 1), ratio=round(v/base, 2)) for k,v in t.items()]
+
+def make_learner(path, kind):
+    "A learner that is ready to train unfrozen"
+    set_seed(0)
+    dls = FERDataLoaders.from_folder(path, valid='valid', img_size=64, bs=64, noise=.3, seed=0, num_workers=0, cache=True)
+    overlay = dict(state_dict=lite0_weights())
+    learn = (vision_learner(dls, 'tf_efficientnet_lite0', pretrained_cfg_overlay=overlay) if kind=='single'
+             else resup_learner(dls, 'tf_efficientnet_lite0', weights='lite0'))
+    if kind!='pair, nn.Conv2d': speed_up_cpu(learn.model)
+    learn.unfreeze()
+    return learn
+
+def train(learn, kind, epochs=1):
+    "Epochs without the progress bar, whose drawing isn't what is measured"
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, 1e-4, cbs=ReSup() if kind=='pair with ReSup' else None)
+
+def peak_mb(path, kind, queue):
+    "In a process of its own: peak resident memory of an epoch"
+    train(make_learner(path, kind), kind)
+    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)
+
+def epoch_table(repeats=5, n_train=640):
+    "One epoch of training and validation"
+    kinds = ['single','pair','pair with ReSup','pair, nn.Conv2d']
+    with tempfile.TemporaryDirectory() as d:
+        path = make_faces(Path(d)/'faces', n_train=n_train, n_valid=64, progress=False)
+        learns = {k:make_learner(path, k) for k in kinds}
+        t = alternate({k:partial(train, learn, k) for k,learn in learns.items()}, repeats)
+        ctx,peaks = multiprocessing.get_context('spawn'),{}
+        for k in kinds:
+            queue = ctx.Queue()
+            p = ctx.Process(target=peak_mb, args=(path, k, queue)); p.start(); peaks[k] = queue.get(); p.join()
+    return [dict(what=k, seconds=round(t[k], 2), against_pair=round(t[k]/t['pair'], 3), against_twice_single=round(t[k]/(2*t['single']), 3),
+                 peak_mb=round(peaks[k])) for k in kinds]
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--only', choices=['em','loss','epoch'])
+    p.add_argument('--max-n', type=int, default=10_000_000)
+    p.add_argument('--repeats', type=int, default=5)
+    a = p.parse_args()
+    tables = dict(em=lambda: em_table(a.max_n, repeats=a.repeats), loss=loss_table, epoch=lambda: epoch_table(a.repeats))
+    for name,f in tables.items():
+        if a.only in (None, name): print(f'\n{name}\n{pd.DataFrame(f()).to_string(index=False)}', flush=True)
+
+if __name__=='__main__': main()
