@@ -49,7 +49,7 @@ def make_cbs(method):
 
 def _literal(v):
     try: return ast.literal_eval(v)
-    except ValueError: return v
+    except (ValueError, SyntaxError): return v
 
 def rank_scores(right, score, given):
     "AUROC of `score` for right labels: overall, and the mean over given classes weighted by their size"

