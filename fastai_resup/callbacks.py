@@ -107,7 +107,7 @@ class MixtureRefit(Callback):
 
     def __init__(self,
         estimator=None,      # Any two-component estimator with `fit`, `predict_proba`, `score_samples` and `means_`; None: `BetaMixture()`
-        refit:str='record',  # 'record' the similarities while training, or 'pass' over the un-augmented images after each epoch
+        refit:str='record',  # 'record' the similarities while training, or 'pass' over the un-augmented images after each epoch; the first fit is always by a pass
         lookup=clean_lookup, # Function from a fitted estimator to p(clean) on a uniform grid; `step_lookup` is the authors'
         interpolate:bool=True, # Read the lookup by linear interpolation? False: its entry at floor(n*s), as the authors do
     ):
@@ -133,7 +133,7 @@ class MixtureRefit(Callback):
         "Fit both mixtures"
         if hasattr(self.learn, 'lr_finder'): return
         n = len(self.dls.train_ds)
-        done = self.record and self.record.batches
+        done = self.record and self.record.batches and get_model(self.model).has_mixture
         self.fit_mixtures(*(self.record.gather(n) if done else self.show_all()))
         self.record = None
 
@@ -152,8 +152,9 @@ class MixtureRefit(Callback):
         learn.mixtures,learn.similarities = fits,sims
         model.interpolate.fill_(self.interpolate)
         weigh = weigher(model)
-        p = weigh(sims)[:,given>=0] if weigh else None
-        learn.refits.append(dict(epoch=len(learn.refits), **_summary(p, given, getattr(learn.dls, 'true_targs', None)), note='; '.join(filter(None, notes))))
+        row = _summary(weigh(sims.to(model.lookup.device)).cpu()[:,given>=0] if weigh else None, given, getattr(learn.dls, 'true_targs', None))
+        model.noise_rate.fill_(row['noise_rate'])
+        learn.refits.append(dict(epoch=len(learn.refits), **row, note='; '.join(filter(None, notes))))
 
     def _fit(self, i, s):
         "The fitted estimator of network `i` (the previous one where that fails), and what went wrong"
@@ -203,7 +204,8 @@ def check_paired(
 class LossReweight(Callback):
     """Weigh each network's cross entropy by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
 
-    Weights are 1 and the agreement term is off while the networks warm up, and as long as there is no mixture."""
+    Weights are 1 and the agreement term is off while the networks warm up, as long as there is no mixture, and as long as the mixture finds most labels
+    wrong: networks that do have not learned enough to judge (`max_noise`)."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
@@ -211,6 +213,7 @@ class LossReweight(Callback):
         count_frozen:bool=True, # Does an epoch with frozen bodies count as warm-up?
         agreement:float=5.,  # Factor of the agreement term; 0 leaves it out
         normalize:bool=True, # Divide each cross entropy by the sum of its weights? False: by the batch size, as the authors do
+        max_noise:float=.5,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
     ): store_attr()
 
     def before_fit(self): check_paired(self.learn, type(self).__name__)
@@ -220,7 +223,7 @@ class LossReweight(Callback):
         model = get_model(self.model)
         frozen,unfrozen = model.epochs.tolist()
         warm = unfrozen + (frozen if self.count_frozen else 0) >= self.warmup
-        self.weigh = weigher(model) if warm else None
+        self.weigh = weigher(model) if warm and model.noise_rate<=self.max_noise else None
 
     def after_pred(self):
         "Tell the pair how its labels are to be weighted"
@@ -228,7 +231,7 @@ class LossReweight(Callback):
 
 # %% ../nbs/06_callbacks.ipynb #00000020
 presets = dict(reference=dict(estimator=BetaMixture(mode='exact'), refit='pass', lookup=step_lookup, interpolate=False,
-                              normalize=False, warmup=1, count_frozen=True, agreement=5.))
+                              normalize=False, warmup=1, count_frozen=True, agreement=5., max_noise=1.))
 
 # %% ../nbs/06_callbacks.ipynb #00000021
 class ReSup(MixtureRefit, LossReweight):

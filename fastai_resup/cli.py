@@ -98,7 +98,7 @@ def train_pair(
 )->tuple: # The `ReSupLearner`, and a DataFrame with a row per epoch
     "Train a pair from a seed: `fine_tune` where its bodies are pretrained, `fit_one_cycle` where they aren't"
     set_seed(seed)
-    learn = resup_learner(dls, arch, metrics=accuracy, **kwargs)
+    learn = _make_learner(dls, arch, **kwargs)
     if default_device().type=='cpu': speed_up_cpu(learn.model)
     dls.one_batch() # fastai draws an item on first use
     set_seed(seed)
@@ -108,6 +108,14 @@ def train_pair(
     return learn,pd.DataFrame(rows.rows)
 
 # %% ../nbs/09_cli.ipynb #0000000b
+def _make_learner(dls, arch, **kwargs):
+    "A `ReSupLearner`; a failed download of pretrained weights says what else there is"
+    try: return resup_learner(dls, arch, metrics=accuracy, **kwargs)
+    except (OSError, RuntimeError) as e:
+        if kwargs.get('weights') is not None or not kwargs.get('pretrained', True): raise
+        raise OSError(f'no pretrained weights for {getattr(arch, "__name__", arch)} ({e}): give --weights FILE, or --weights none for random ones') from e
+
+# %% ../nbs/09_cli.ipynb #0000000c
 def pair_accuracy(
     learn, # A `ReSupLearner` with validation images
 )->dict: # `accuracy` of the ensemble, `accuracy_0` and `accuracy_1` of the networks
@@ -115,7 +123,7 @@ def pair_accuracy(
     hits = lambda pair,y: torch.stack([z.argmax(-1)==y for z in (log_mean_prob(pair), *pair)]).float()
     return dict(zip(('accuracy','accuracy_0','accuracy_1'), ordered_pass(learn, hits, learn.dls.valid).mean(-1).tolist()))
 
-# %% ../nbs/09_cli.ipynb #0000000c
+# %% ../nbs/09_cli.ipynb #0000000d
 def label_scores(
     df:pd.DataFrame, # `LabelAudit.df`, or what `label_table` returns
 )->dict: # `memorised`, `auroc` and `auroc_of` ('p_clean' or 'similarity'); NaN where no true labels are known
@@ -125,7 +133,7 @@ def label_scores(
     clean,score = df.label==df.true, df.p_clean if of=='p_clean' else df[['similarity_0','similarity_1']].mean(axis=1)
     return dict(memorised=float((df.suggested==df.label)[~clean].mean()), auroc=auroc(clean, score), auroc_of=of)
 
-# %% ../nbs/09_cli.ipynb #0000000e
+# %% ../nbs/09_cli.ipynb #0000000f
 def run_pair(
     name:str, # What to call the pair
     dls, # `DataLoaders` with one categorical target
@@ -145,7 +153,7 @@ def run_pair(
     history.insert(0, 'pair', name)
     return SimpleNamespace(learn=learn, table=table, history=history, scores=scores)
 
-# %% ../nbs/09_cli.ipynb #0000000f
+# %% ../nbs/09_cli.ipynb #00000010
 def score_lines(
     runs # What `run_pair` returned, several of them
 )->str: # A table of a line per pair
@@ -155,7 +163,7 @@ def score_lines(
     if df['AUROC'].isna().all(): df = df.drop(columns=['memorised','AUROC','of']) # the true labels aren't known
     return df.to_string(index=False, float_format='{:.3f}'.format)
 
-# %% ../nbs/09_cli.ipynb #00000011
+# %% ../nbs/09_cli.ipynb #00000012
 def save_mixture(
     learn, # A `ReSupLearner` with a mixture
     f, # Path of the png
@@ -165,7 +173,7 @@ def save_mixture(
     learn.plot_mixture(fig.subplots(1, 2))
     fig.savefig(f, dpi=110, bbox_inches='tight')
 
-# %% ../nbs/09_cli.ipynb #00000012
+# %% ../nbs/09_cli.ipynb #00000013
 def save_suspects(
     df:pd.DataFrame, # `LabelAudit.df`
     f, # Path of the png
@@ -176,13 +184,13 @@ def save_suspects(
     LabelAudit(df).show(n, fig)
     fig.savefig(f, dpi=110)
 
-# %% ../nbs/09_cli.ipynb #00000013
+# %% ../nbs/09_cli.ipynb #00000014
 def versions()->dict: # Name to version
     "Versions of what a result depends on"
     names = ('fastai_resup','fastai','torch','torchvision','timm','scikit-learn','numpy','pillow')
     return dict(python=platform.python_version(), **{o:v for o in names if (v:=_version(o))})
 
-# %% ../nbs/09_cli.ipynb #00000014
+# %% ../nbs/09_cli.ipynb #00000015
 def _version(name):
     try: return metadata.version(name)
     except metadata.PackageNotFoundError: return None
@@ -191,11 +199,11 @@ def _save_settings(folder, **settings):
     "What was asked for, and by which versions it was done; names a folder as a result of ours"
     (folder/'settings.json').write_text(json.dumps({**settings, 'versions':versions()}, indent=1, default=str)+'\n')
 
-# %% ../nbs/09_cli.ipynb #00000017
+# %% ../nbs/09_cli.ipynb #00000018
 class UsageError(ValueError):
     "An argument that can't be right, whatever the data"
 
-# %% ../nbs/09_cli.ipynb #00000018
+# %% ../nbs/09_cli.ipynb #00000019
 def one_line_errors(
     f # A function that `call_parse` is to wrap
 ): # `f`, which in a command-line run ends with a line on stderr instead of a traceback
@@ -211,7 +219,7 @@ def one_line_errors(
             except KeyboardInterrupt: _leave(name, 'interrupted, and nothing was written', 130)
     return _f
 
-# %% ../nbs/09_cli.ipynb #00000019
+# %% ../nbs/09_cli.ipynb #0000001a
 def _leave(name, e, code):
     "End the program with one line on stderr"
     print(f'\n{name}: error: {" ".join(str(e).split()) or type(e).__name__}', file=sys.stderr)
@@ -233,7 +241,7 @@ def _ends_on_sigterm():
     try: yield
     finally: signal.signal(signal.SIGTERM, old)
 
-# %% ../nbs/09_cli.ipynb #0000001a
+# %% ../nbs/09_cli.ipynb #0000001b
 def check_args(
     **kwargs # `epochs`, `bs`, `img_size` and other counts; `noise` and `valid_pct`, shares; `lr`, positive. None is left alone
 ):
@@ -244,10 +252,10 @@ def check_args(
                           img_size=(16,2048,'from 16 to 2048'), seed=(0,2**32-1,'from 0 to 4294967295')).get(k, (1,1e9,'at least 1'))
         if not lo<=v<=hi: raise UsageError(f'--{k.replace("_", "-")} must be {what}, not {v}')
 
-# %% ../nbs/09_cli.ipynb #0000001d
+# %% ../nbs/09_cli.ipynb #0000001e
 demo_files = ('faces','metrics.csv','mixture.png','p_clean.csv','settings.json','suspects.png')
 
-# %% ../nbs/09_cli.ipynb #0000001e
+# %% ../nbs/09_cli.ipynb #0000001f
 @call_parse
 @one_line_errors
 def resup_demo(
@@ -278,10 +286,10 @@ def resup_demo(
         _save_report(tmp, [plain,resup], resup, suspects=True, moved=(tmp,out))
         _save_settings(tmp, **settings)
     print(f'\n{score_lines([plain,resup])}\n\n{_legend}\n\nwritten:')
-    for f in demo_files: print(f'  {out/f}')
+    for f in sorted(out.iterdir()): print(f'  {f}')
     return out
 
-# %% ../nbs/09_cli.ipynb #0000001f
+# %% ../nbs/09_cli.ipynb #00000020
 _legend = ("net 0, net 1, ensemble: accuracy on images with right labels. memorised: share of the wrong training labels that the ensemble repeats.\n"
            "AUROC: how well right labels are told from wrong ones (.5 by chance, 1 perfectly), by p(clean) or, for the plain pair, by the similarity.")
 
@@ -296,7 +304,7 @@ def _save_report(out, runs, resup, suspects=False, moved=None):
     if moved: table = table.assign(file=[str(moved[1]/Path(f).relative_to(moved[0])) for f in table.file])
     LabelAudit(table).to_csv(out/'p_clean.csv')
 
-# %% ../nbs/09_cli.ipynb #00000021
+# %% ../nbs/09_cli.ipynb #00000022
 def find_arch(
     name:str # Name of a torchvision classifier or of a timm model
 ): # A torchvision function, or the name of a timm model
@@ -310,7 +318,7 @@ def find_arch(
     close = difflib.get_close_matches(name, tv+timm.list_models(), 3)
     raise ValueError(f'neither torchvision nor timm has an architecture {name!r}' + (f': did you mean {", ".join(close)}?' if close else ''))
 
-# %% ../nbs/09_cli.ipynb #00000023
+# %% ../nbs/09_cli.ipynb #00000024
 def load_images(
     path, # Folder of images: `train/<class>/…` and `valid/<class>/…`, the class folders alone, or FERPlus
     format:str='auto', # 'folder', 'ferplus', or 'auto': FERPlus where there is a folder FER2013Train
@@ -335,7 +343,7 @@ def load_images(
     return FERDataLoaders.from_table(table, path, list(dls.vocab), img_size=img_size, bs=min(bs, len(dls.train_ds)), cache=cache,
                                      num_workers=0 if cache else min(8, defaults.cpus))
 
-# %% ../nbs/09_cli.ipynb #00000024
+# %% ../nbs/09_cli.ipynb #00000025
 def _reader(path, format):
     "The constructor for a layout, and its arguments"
     if format not in ('auto','folder','ferplus'): raise UsageError(f"--format must be auto, folder or ferplus, not {format!r}")
@@ -343,7 +351,7 @@ def _reader(path, format):
     if format=='folder' or format=='auto' and not train.is_dir(): return FERDataLoaders.from_folder,{}
     return FERDataLoaders.from_ferplus,dict(source='label.csv' if (train/'label.csv').is_file() or not (path/'fer2013new.csv').is_file() else 'fer2013new.csv')
 
-# %% ../nbs/09_cli.ipynb #00000025
+# %% ../nbs/09_cli.ipynb #00000026
 def check_readable(
     files # Paths of images
 ):
@@ -353,10 +361,10 @@ def check_readable(
     if bad: raise ValueError(f"{len(bad)} of {len(files)} images can't be read: {', '.join(str(o) for o in list(bad)[:10])}{' …' if len(bad)>10 else ''}. "
                              "Replace or remove them")
 
-# %% ../nbs/09_cli.ipynb #00000026
+# %% ../nbs/09_cli.ipynb #00000027
 train_files = ('history.csv','metrics.csv','mixture.png','model.pkl','p_clean.csv','settings.json','weights.pth')
 
-# %% ../nbs/09_cli.ipynb #00000027
+# %% ../nbs/09_cli.ipynb #00000028
 @call_parse
 @one_line_errors
 def resup_train(
@@ -395,7 +403,7 @@ def resup_train(
     print(f'\n{score_lines(runs)}\n\nwritten to {out}: {", ".join(sorted(o.name for o in out.iterdir()))}')
     return out
 
-# %% ../nbs/09_cli.ipynb #00000028
+# %% ../nbs/09_cli.ipynb #00000029
 def _start(arch, weights):
     "Arguments of `resup_learner` for an architecture and the weights to start from; a missing file is found before any training"
     arch = find_arch(arch)
@@ -420,7 +428,7 @@ def _save_training(out, runs):
     save_csv(pd.concat([o.history for o in runs], ignore_index=True), out/'history.csv')
     _save_report(out, runs, runs[-1])
 
-# %% ../nbs/09_cli.ipynb #0000002d
+# %% ../nbs/09_cli.ipynb #0000002e
 def find_images(
     names # Files and folders
 )->list: # Paths of image files
@@ -433,7 +441,7 @@ def find_images(
         res += found
     return res
 
-# %% ../nbs/09_cli.ipynb #0000002e
+# %% ../nbs/09_cli.ipynb #0000002f
 def load_model(
     model # Folder that `resup-train` wrote, or a file of `learn.export`
 )->Learner:
@@ -450,7 +458,7 @@ def load_model(
     if not isinstance(learn, Learner): raise ValueError(f'{f} is no exported fastai model: it holds a {type(learn).__name__}')
     return learn
 
-# %% ../nbs/09_cli.ipynb #0000002f
+# %% ../nbs/09_cli.ipynb #00000030
 def predict_images(
     learn:Learner, # An exported classifier, see `load_model`
     files, # Paths of images
@@ -463,7 +471,7 @@ def predict_images(
     vocab = learn.dls.vocab
     return pd.DataFrame(dict(file=[str(o) for o in files], predicted=[vocab[i] for i in pred], probability=prob.numpy().round(4)))
 
-# %% ../nbs/09_cli.ipynb #00000030
+# %% ../nbs/09_cli.ipynb #00000031
 @call_parse
 @one_line_errors
 def resup_predict(

@@ -58,8 +58,8 @@ class PairedModel(nn.Module):
 
     Some small buffers travel with the weights, through `learn.save`, `learn.export` and distributed training: `lookup` (2, n)
     is p(clean) on a uniform grid of similarities for each network, NaN until the first fit; `density` (2, 2, n) the mixture's noisy and clean
-    component on that grid; `hist` (2, bins) the similarities it was fitted to; `interpolate` how the lookup is to be read; `epochs`
-    the number of frozen and of unfrozen epochs trained so far."""
+    component on that grid; `hist` (2, bins) the similarities it was fitted to; `interpolate` how the lookup is to be read; `noise_rate`
+    the share of wrong labels that it implies; `epochs` the number of frozen and of unfrozen epochs trained so far."""
     def __init__(self,
         net0:nn.Module, # First network: images to logits (B, K)
         net1:nn.Module=None, # Second network; None: a copy of the first whose last layer is drawn anew
@@ -72,6 +72,7 @@ class PairedModel(nn.Module):
         self.nets,self.eval_pair = nn.ModuleList([net0, net1]),None
         for k,shape in dict(lookup=(2,1001), density=(2,2,1001), hist=(2,50)).items(): self.register_buffer(k, torch.full(shape, float('nan')))
         self.register_buffer('interpolate', torch.tensor(True))
+        self.register_buffer('noise_rate', torch.tensor(float('nan')))
         self.register_buffer('epochs', torch.zeros(2, dtype=torch.long))
 
     def pair(self,
