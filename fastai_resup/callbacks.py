@@ -204,8 +204,8 @@ def check_paired(
 class LossReweight(Callback):
     """Weigh each network's cross entropy by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
 
-    Weights are 1 and the agreement term is off while the networks warm up, as long as there is no mixture, and as long as the mixture finds most labels
-    wrong: networks that do have not learned enough to judge (`max_noise`)."""
+    Weights are 1 and the agreement term is off while the networks warm up, as long as there is no mixture, and as long as the mixture finds more than
+    `max_noise` of the labels wrong (networks that find most labels wrong may not have learned enough to judge)."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
@@ -213,7 +213,7 @@ class LossReweight(Callback):
         count_frozen:bool=True, # Does an epoch with frozen bodies count as warm-up?
         agreement:float=5.,  # Factor of the agreement term; 0 leaves it out
         normalize:bool=True, # Divide each cross entropy by the sum of its weights? False: by the batch size, as the authors do
-        max_noise:float=.5,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
+        max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
     ): store_attr()
 
     def before_fit(self): check_paired(self.learn, type(self).__name__)

@@ -262,13 +262,13 @@ def resup_demo(
     out:str='resup-demo', # Folder to write
     seed:int=0, # Decides faces, noise and training
     epochs:int=5, # Epochs after the frozen one
-    n_train:int=900, # Faces to train on
+    n_train:int=1000, # Faces to train on
     n_valid:int=350, # Faces with right labels to measure on
     noise:float=.3, # Share of wrong training labels
-    img_size:int=48, # Side of an image in pixels
+    img_size:int=64, # Side of an image in pixels
     bs:int=32, # Batch size
-    lr:float=8e-3, # Learning rate; bodies and heads get the same, as drawings are far from the photographs that the bodies know
-    nuisance:float=.2, # Strength of pose, occlusion, blur and noise; the task gets easier below 1
+    lr:float=4e-3, # Learning rate of the heads; bodies get half of it, as drawings are far from the photographs that they know
+    nuisance:float=.3, # Strength of pose, occlusion, blur and noise; the task gets easier below 1
     overwrite:bool=False, # Replace a former demo in `out`?
 ):
     "Draw faces, give some of them wrong labels, and train two networks on them: plainly, and with ReSup"
@@ -281,7 +281,7 @@ def resup_demo(
         path = make_faces(tmp/'faces', n_train, n_valid, img_size, seed, nuisance)
         dls = FERDataLoaders.from_folder(path, img_size=img_size, bs=min(bs, n_train), noise=noise, seed=seed, cache=True, num_workers=0)
         print(f'{noise:.0%} of the training labels are now wrong', flush=True)
-        kw = dict(dls=dls, arch='tf_efficientnet_lite0', weights=weights, epochs=epochs, lr=lr, lr_mult=1, seed=seed)
+        kw = dict(dls=dls, arch='tf_efficientnet_lite0', weights=weights, epochs=epochs, lr=lr, lr_mult=2, seed=seed)
         plain,resup = run_pair('plain', **kw),run_pair('ReSup', cbs=ReSup(), **kw)
         _save_report(tmp, [plain,resup], resup, suspects=True, moved=(tmp,out))
         _save_settings(tmp, **settings)

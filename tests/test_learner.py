@@ -1,6 +1,5 @@
 "The paired learner with ReSup inside fastai's own loop: what moves the mixture, what must not, and what travels with the model"
 from copy import deepcopy
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,13 +19,11 @@ from fastai.vision.data import ImageDataLoaders
 from fastcore.foundation import L
 from sklearn.mixture import GaussianMixture
 
-from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup as OurReSup, ordered_pass
+from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, ordered_pass
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.models import PairedModel
 from fastai_resup.synth import make_faces
-
-ReSup = partial(OurReSup, max_noise=1.) # untrained networks find most labels wrong; these tests want their weights all the same
 
 class Tiny(nn.Sequential):
     "A network of two parameter groups"
@@ -62,7 +59,7 @@ def test_warmup_counts_over_both_fits_of_fine_tune(learn):
 
 def test_networks_that_find_most_labels_wrong_are_not_asked(learn):
     spies = [Spy(), Spy()]
-    learn.fit(1, cbs=OurReSup())
+    learn.fit(1, cbs=ReSup())
     rate = learn.model.noise_rate.item()
     assert rate==pytest.approx(learn.refits[-1]['noise_rate'], abs=1e-6)
     for spy,limit in zip(spies, (rate-.01, rate+.01)):
@@ -216,7 +213,7 @@ def test_the_parts_alone(learn):
     learn.fit(1, cbs=MixtureRefit())
     assert learn.model.has_mixture
     before,spy = mixture(learn),Spy()
-    learn.fit(1, cbs=[LossReweight(max_noise=1.), spy])
+    learn.fit(1, cbs=[LossReweight(), spy])
     assert all(w for *_,w in spy.weighted) and torch.equal(before['lookup'], learn.model.lookup)
 
 def test_workers_and_seed_give_the_same_weights(faces):
