@@ -33,17 +33,19 @@ def ordered_pass(
     f,     # Function from (`Pair` of logits, given ids (B,)) to a tensor of shape (..., B)
     dl=None, # DataLoader; None: the training images
 )->Tensor: # The results side by side, shape (..., N), on the CPU, in the order of the images
-    "Show both networks every image of `dl` in order, un-augmented, without gradients; changes nothing in `learn`"
+    "Show both networks every image of `dl` in order, un-augmented, without gradients; changes nothing in `learn`, nor the random numbers to come"
+    was,random_states = get_model(learn.model).training,get_random_states()
     dl = (learn.dls.train if dl is None else dl).new(shuffle=False, drop_last=False)
     model,res = get_model(learn.model),[]
-    was = model.training
     model.eval()
     try:
         with torch.no_grad(), getattr(dl.dataset, 'set_split_idx', nullcontext)(1):
             for b in dl:
                 *x,y = learn._set_device(b)
                 res.append(f(model.pair(*x), y))
-    finally: model.train(was)
+    finally:
+        model.train(was)
+        set_random_states(**random_states)
     return torch.cat(res, -1).cpu()
 
 # %% ../nbs/06_callbacks.ipynb #00000009
