@@ -1,6 +1,6 @@
 """FERPlus-mini: real faces, 30 % wrong labels, real pretrained weights, on a CPU.
 
-    python benchmarks/ferplus_mini.py --data ../shared/data/ferplus.tar.xz            # the README's table
+    python benchmarks/ferplus_mini.py --data ../shared/data/ferplus.tar.xz            # plain, ReSup(), reference; seeds 10-12: 9 runs
     python benchmarks/ferplus_mini.py --methods "resup:refit=pass" --seeds 10 11      # any variant of ReSup, by its arguments
 
 `ferplus_mini.csv` beside this file fixes images and noise: 5,000 training images of FERPlus, of whose labels exactly 30 % were replaced
