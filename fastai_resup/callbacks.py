@@ -108,14 +108,14 @@ class MixtureRefit(Callback):
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
-        estimator=None,      # Any two-component estimator with `fit`, `predict_proba`, `score_samples` and `means_`; None: `BetaMixture()`
+        estimator=None,      # Any two-component estimator with `fit`, `predict_proba`, `score_samples` and `means_`; None: `BetaMixture(max_iter=100)`
         refit:str='record',  # 'record' the similarities while training, or 'pass' over the un-augmented images after each epoch; the first fit is always by a pass
         lookup=clean_lookup, # Function from a fitted estimator to p(clean) on a uniform grid; `step_lookup` is the authors'
         interpolate:bool=True, # Read the lookup by linear interpolation? False: its entry at floor(n*s), as the authors do
     ):
         if refit not in ('record','pass'): raise ValueError(f"refit must be 'record' or 'pass', not {refit!r}")
         store_attr()
-        self.estimator,self.record = ifnone(estimator, BetaMixture()),None
+        self.estimator,self.record = ifnone(estimator, BetaMixture(max_iter=100)),None
 
     def before_fit(self): check_paired(self.learn, type(self).__name__)
 
@@ -232,7 +232,7 @@ class LossReweight(Callback):
         if self.weigh: self.pred.weighted(self.weigh, self.agreement, self.normalize)
 
 # %% ../nbs/06_callbacks.ipynb #00000020
-presets = dict(reference=dict(estimator=BetaMixture(mode='exact'), refit='pass', lookup=step_lookup, interpolate=False,
+presets = dict(reference=dict(estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False,
                               normalize=False, warmup=1, count_frozen=True, agreement=5., max_noise=1.))
 
 # %% ../nbs/06_callbacks.ipynb #00000021
