@@ -1,9 +1,13 @@
-"Label counts on the real FERPlus files, and properties of the noise that need more data than a notebook shows."
+"Label counts on the real FERPlus files and RAF-DB lists, label lists of any form, and properties of the noise that need more data than a notebook shows."
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from fastai_resup.labels import ferplus_classes,ferplus_labels,ferplus_votes,read_ferplus_votes,symmetric_noise
+from fastai_resup.labels import (LabelListError,ferplus_classes,ferplus_labels,ferplus_votes,noise_report,rafdb_classes,rafdb_labels,read_ferplus_votes,
+                                 read_label_list,symmetric_noise)
 
 counts = [('majority','label.csv',25045,3191), ('majority','fer2013new.csv',25060,3199),
           ('plurality','label.csv',28385,3555), ('plurality','fer2013new.csv',28389,3553),
@@ -106,3 +110,80 @@ def test_rules_by_hand(row, majority, plurality, no_ties):
 def test_class_order():
     assert ferplus_classes==['neutral','happiness','surprise','sadness','anger','disgust','fear','contempt']
     assert ferplus_votes==ferplus_classes+['unknown','NF']
+
+# --- published label lists ---
+
+RAFDB_TRUE = [1290, 281, 717, 4772, 1982, 705, 2524] # training images by class, RAF-DB's order
+
+@pytest.fixture(scope='module')
+def rafdb(shared): return shared/'data'/'rafdb'
+
+@pytest.mark.parametrize('name,flips', [('0.0',0), ('0.1',1227), ('0.3',3613), ('us',None)])
+def test_lists_of_the_resup_authors(rafdb, name, flips):
+    lst = read_label_list(rafdb/f'{name}noise_train1.txt')
+    assert (lst.base, len(lst.labels()), len(lst.labels('test'))) == (1, 12271, 3068)
+    df = rafdb_labels(rafdb/'0.0noise_train1.txt', rafdb/f'{name}noise_train1.txt')
+    train, test = df[df.split=='train'], df[df.split=='test']
+    assert np.bincount(train.true).tolist() == RAFDB_TRUE
+    assert np.bincount(test.true).tolist() == [329, 74, 160, 1185, 478, 162, 680]
+    assert (test.label==test.true).all()
+    report = noise_report(train.true, train.label, rafdb_classes)
+    if flips is not None: assert report.n_flips == flips
+    else:
+        assert round(report.rate, 4) == .1155
+        assert report.per_class.round(2).tolist() == [.1, .5, .3, 0, .4, .2, 0]
+
+def test_noisy_test_rows_are_there_and_never_used(rafdb):
+    noisy = read_label_list(rafdb/'0.3noise_train1.txt').labels('test')
+    clean = read_label_list(rafdb/'0.0noise_train1.txt').labels('test')
+    assert (noisy!=clean).mean() > .2
+
+@pytest.mark.parametrize('form', ['eac', 'scn'])
+def test_other_forms_give_the_same_labels(rafdb, tmp_path, form):
+    "The training rows of a real list, written as EAC and SCN write theirs, in another order and without a final newline"
+    want = read_label_list(rafdb/'0.1noise_train1.txt').labels()
+    line = dict(eac='train_{i:05d}.jpg {l}', scn='/home/someone/RAF/aligned/train_{i:05d}_aligned.jpg {l}')[form]
+    lines = [line.format(i=i, l=l+(form=='eac')) for i,l in want.sample(frac=1, random_state=0).items()]
+    (tmp_path/'list.txt').write_bytes(('\n' if form=='eac' else '\r\n').join(lines).encode())
+    lst = read_label_list(tmp_path/'list.txt')
+    assert lst.base == (form=='eac')
+    pd.testing.assert_series_equal(lst.labels(), want)
+    df = rafdb_labels(rafdb/'0.0noise_train1.txt', tmp_path/'list.txt')
+    assert (df.label!=df.true).sum() == 1227
+
+names = st.builds('{}_{:05d}{}.jpg'.format, st.sampled_from(['train','test']), st.integers(0, 12), st.sampled_from(['','_aligned']))
+folders = st.sampled_from(['', '/home/x/', 'C:\\data\\', '../', 'a/../', './'])
+lines = st.one_of(st.builds('{}{}{}{}'.format, folders, names, st.sampled_from([' ','\t','  ','']), st.integers(-1, 9)), st.text(max_size=20), st.just(''))
+files = st.one_of(st.lists(lines, max_size=8).flatmap(lambda ls: st.sampled_from(['\n','\r\n']).map(lambda nl: nl.join(ls).encode('utf-8', 'surrogatepass'))), st.binary(max_size=60))
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=files, base=st.sampled_from([None,0,1]))
+def test_any_file_is_read_right_or_refused(tmp_path, content, base):
+    "No other error than ours, and no row lost: what is read says the same as a naive reading, line by line"
+    f = tmp_path/'list.txt'
+    f.write_bytes(content)
+    try: lst = read_label_list(f, base)
+    except LabelListError as e: return assert_names(e, f)
+    rows = [o.rsplit(None, 1) for o in content.decode('utf-8-sig').split('\n') if o.strip(' \t\r')]
+    assert len(lst) == len(rows)
+    for (name,num),row in zip(rows, lst.rows.itertuples()):
+        assert '..' not in re.split(r'[/\\]', name)
+        assert re.split(r'[/\\]', name)[-1].startswith(f'{row.split}_') and int(num)==row.label+lst.base and 0<=row.label<7
+    assert not lst.rows.duplicated(['split','number']).any()
+
+def assert_names(e, f): assert str(f) in str(e)
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(true=st.lists(st.integers(1, 7), min_size=1, max_size=9), data=st.data())
+def test_a_right_list_is_read_whole(tmp_path, true, data):
+    "Any order, either base, either line end, with or without a final newline"
+    base, nl = data.draw(st.sampled_from([0,1])), data.draw(st.sampled_from(['\n','\r\n']))
+    order = data.draw(st.permutations(range(len(true))))
+    text = nl.join(f'train_{i+1:05d}.jpg {true[i]-1+base}' for i in order) + data.draw(st.sampled_from(['', nl]))
+    f = tmp_path/'list.txt'
+    f.write_bytes(text.encode())
+    assert read_label_list(f, base).labels().tolist() == [o-1 for o in true]
+    nums = {o-1+base for o in true}
+    if base==0 and 0 in nums or base==1 and 7 in nums: assert read_label_list(f).labels().tolist() == [o-1 for o in true]
+    else:
+        with pytest.raises(LabelListError, match='base=0 or base=1'): read_label_list(f)
