@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from fastai.vision.all import *
 
-from .labels import ferplus_classes,ferplus_folders,ferplus_labels,read_ferplus_votes,symmetric_noise
+from .labels import (ferplus_classes,ferplus_folders,ferplus_labels,noise_report,rafdb_classes,rafdb_folders,rafdb_labels,
+                                 read_ferplus_votes,read_label_list,symmetric_noise)
 
 # %% ../nbs/02_data.ipynb #00000007
 class FERImage(PILImage):
@@ -415,6 +416,53 @@ def _image_names(d):
     return sorted(f for f in os.listdir(d) if os.path.splitext(f)[1].lower() in image_extensions and f[0]!='.')
 
 # %% ../nbs/02_data.ipynb #0000004a
+@patch(cls_method=True)
+@delegates(FERDataLoaders.from_table, but=['table','vocab','valid_pct'])
+def from_rafdb(cls:FERDataLoaders,
+    path:str|Path, # Folder with `EmoLabel` and `Image`, or with `train/1` … `test/7`
+    noise_list:str|Path=None, # List of noisy training labels, see `read_label_list`; None: the official labels
+    base:int=None, # What `noise_list` counts classes from, 0 or 1; None: find out, or refuse
+    images:str='aligned', # `aligned` or `original`: which images, in the official layout
+    valid_pct:float=None, # Share of each class of the training images to hold out, in place of the official test images
+    **kwargs
+) -> FERDataLoaders: # Training and validation `DataLoader`
+    """From RAF-DB, 7 classes, with its own labels or a published list of noisy ones.
+
+    Raises `LabelListError` for a list that isn't certain, `ValueError` for `noise` beside `noise_list` or images whose links leave the folder, and what
+    `FERDataLoaders.from_table` raises."""
+    if noise_list is not None and kwargs.get('noise'): raise ValueError("noise_list and noise would be noise upon noise: give one of them")
+    table = _rafdb_table(Path(path), noise_list, base, images)
+    if valid_pct is not None: table = table[~table['is_valid']].drop(columns='is_valid')
+    return cls.from_table(table, path=path, vocab=rafdb_classes, valid_pct=valid_pct, **kwargs)
+
+# %% ../nbs/02_data.ipynb #0000004b
+def _rafdb_table(path, noise_list, base, images):
+    "Table of RAF-DB in either layout; `true` only beside noisy labels"
+    if images not in ('aligned','original'): raise ValueError(f"images must be 'aligned' or 'original', got {images!r}")
+    listed = path/'EmoLabel'/'list_patition_label.txt'
+    if not listed.exists() and not (path/'train').is_dir():
+        raise FileNotFoundError(f"{path} is no RAF-DB: expected {listed}, or folders {path/'train'}/1 to 7")
+    lst = read_label_list(listed, base=1) if listed.exists() else rafdb_folders(path)
+    df = rafdb_labels(lst, noise_list, base)
+    if 'file' in lst.rows: df = df.merge(lst.rows[['split','number','file']], on=['split','number'])
+    else: df['file'] = [_rafdb_name(s, n, images) for s,n in zip(df.split, df.number)]
+    files = [str(path/f) for f in df.file]
+    _check_inside(files, path)
+    names = np.array(rafdb_classes, dtype=object)
+    table = pd.DataFrame(dict(file=files, label=names[df.label], is_valid=df.split=='test'))
+    return table if noise_list is None else table.assign(true=names[df.true])
+
+def _rafdb_name(split, number, images):
+    "Where the official layout has an image: training numbers have five digits, test numbers four"
+    return f"Image/{images}/{split}_{number:0{5 if split=='train' else 4}d}{'_aligned' if images=='aligned' else ''}.jpg"
+
+def _check_inside(files, root):
+    "Raise for files whose links lead out of `root`"
+    root = os.path.realpath(root)
+    out = [f for f in files if os.path.islink(f) and not os.path.realpath(f).startswith(root+os.sep)]
+    if out: raise ValueError(f"{len(out)} images are links that leave {root}: {_few(out)}. Copy them into the folder")
+
+# %% ../nbs/02_data.ipynb #00000050
 @patch(cls_method=True)
 @delegates(FERDataLoaders.from_table, but=['table','vocab','valid_pct'])
 def from_ferplus(cls:FERDataLoaders,

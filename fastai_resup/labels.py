@@ -6,8 +6,8 @@ Docs: https://owner.github.io/fastai_resup/labels.html.md"""
 
 # %% auto #0
 __all__ = ['rafdb_classes', 'ferplus_classes', 'ferplus_votes', 'ferplus_folders', 'symmetric_noise', 'NoiseReport',
-           'noise_report', 'LabelListError', 'LabelList', 'read_label_list', 'rafdb_labels', 'read_ferplus_votes',
-           'ferplus_labels']
+           'noise_report', 'LabelListError', 'LabelList', 'read_label_list', 'rafdb_labels', 'rafdb_folders',
+           'read_ferplus_votes', 'ferplus_labels']
 
 # %% ../nbs/01_labels.ipynb #00000002
 import re
@@ -175,36 +175,53 @@ def read_label_list(
 
 # %% ../nbs/01_labels.ipynb #0000001c
 def rafdb_labels(
-    clean:str|Path, # RAF-DB's own list, `EmoLabel/list_patition_label.txt`
+    clean:str|Path|LabelList, # RAF-DB's own list, `EmoLabel/list_patition_label.txt`, or what was read from it
     noise_list:str|Path=None, # A published list of noisy labels; None: the clean ones
     base:int=None # What `noise_list` counts classes from; None: find out, or refuse
 )->pd.DataFrame: # `split`, `number`, `true` and `label` (class ids from 0, see `rafdb_classes`), training rows first
     """The labels of RAF-DB, joined by image number: training labels from `noise_list`, test labels always from the clean list.
 
     Raises `LabelListError` where the noise list names a training image that the clean list lacks, or lacks one that it names."""
-    true = read_label_list(clean, base=1)
+    true = clean if isinstance(clean, LabelList) else read_label_list(clean, base=1)
     df = true.rows[['split','number','label']].rename(columns=dict(label='true'))
     df['label'] = df.true
     if noise_list is not None:
         noisy = read_label_list(noise_list, base).labels()
         known = true.labels()
-        for a,b,f,g in ((noisy,known,noise_list,clean), (known,noisy,clean,noise_list)):
+        for a,b,f,g in ((noisy,known,noise_list,true.path), (known,noisy,true.path,noise_list)):
             only = a.index.difference(b.index)
             if len(only): raise LabelListError(f"{len(only)} training images of {f} are not in {g}, the first being number {only[0]}: are both complete lists of RAF-DB?")
         train = df.split=='train'
         df.loc[train,'label'] = noisy[df.number[train]].to_numpy()
     return df.sort_values(['split','number'], key=lambda s: s.eq('test') if s.name=='split' else s, ignore_index=True)
 
-# %% ../nbs/01_labels.ipynb #00000021
-ferplus_classes = 'neutral happiness surprise sadness anger disgust fear contempt'.split()
+# %% ../nbs/01_labels.ipynb #0000001d
+def rafdb_folders(
+    path:str|Path # Folder with `train/1/train_00001_aligned.jpg` … and `test/7/…`, as mirrors of RAF-DB have it
+)->LabelList: # `rows` has a column `file`, relative to `path`
+    "The labels of RAF-DB from the folders its images are in, `1` to `7`; raises `LabelListError` naming a file whose name or folder doesn't fit"
+    path,rows,first = Path(path),[],{}
+    for f in sorted(o for s in ('train','test') for o in (path/s).glob('*/*') if o.name[0]!='.'):
+        rel = f.relative_to(path)
+        name = _LIST_NAME.fullmatch(f.name)
+        if not re.fullmatch('[1-7]', f.parent.name): raise LabelListError(f"{f} is in the folder {f.parent.name!r}: expected 1 to 7 below {f.parents[1]}")
+        if not name or name[1]!=rel.parts[0]: raise LabelListError(f"{f} is no RAF-DB {rel.parts[0]} image, such as {rel.parts[0]}_00001_aligned.jpg")
+        key = name[1],int(name[2])
+        if (old := first.setdefault(key, f))!=f: raise LabelListError(f"{f} is image {key[0]} {key[1]}, as is {old}")
+        rows.append((*key, int(f.parent.name)-1, len(rows)+1, str(rel)))
+    if not rows: raise LabelListError(f"no images in {path/'train'}/1 … 7")
+    return LabelList(path, 1, pd.DataFrame(rows, columns=['split','number','label','line','file']))
 
 # %% ../nbs/01_labels.ipynb #00000022
-ferplus_votes = ferplus_classes+['unknown','NF']
+ferplus_classes = 'neutral happiness surprise sadness anger disgust fear contempt'.split()
 
 # %% ../nbs/01_labels.ipynb #00000023
+ferplus_votes = ferplus_classes+['unknown','NF']
+
+# %% ../nbs/01_labels.ipynb #00000024
 ferplus_folders = dict(train='FER2013Train', valid='FER2013Valid', test='FER2013Test')
 
-# %% ../nbs/01_labels.ipynb #00000025
+# %% ../nbs/01_labels.ipynb #00000026
 def read_ferplus_votes(
     path:str|Path, # Folder with `FER2013Train`, `FER2013Valid` … and, for that source, `fer2013new.csv`
     source:str='label.csv', # `label.csv` (in each image folder) or `fer2013new.csv`
@@ -221,7 +238,7 @@ def read_ferplus_votes(
     else: raise ValueError(f"source must be 'label.csv' or 'fer2013new.csv', got {source!r}")
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/01_labels.ipynb #00000026
+# %% ../nbs/01_labels.ipynb #00000027
 def _read_csv(fname, what, **kwargs):
     "The csv file `fname` as a table; errors name the file, and say `what` it should be"
     if not fname.is_file(): raise FileNotFoundError(f"{fname} not found: expected {what}")
@@ -229,7 +246,7 @@ def _read_csv(fname, what, **kwargs):
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
         raise ValueError(f"{fname} can't be read: expected {what} ({e})") from e
 
-# %% ../nbs/01_labels.ipynb #00000027
+# %% ../nbs/01_labels.ipynb #00000028
 def _vote_counts(fname, votes, first_line):
     "Ten counts per row of `votes`, checked; `first_line` is the line of the first row in `fname`"
     counts = votes.apply(pd.to_numeric, errors='coerce').to_numpy(float)
@@ -237,13 +254,13 @@ def _vote_counts(fname, votes, first_line):
     if len(bad): raise ValueError(f"{fname} line {bad[0]+first_line}: expected ten vote counts, got {votes.iloc[bad[0]].tolist()}")
     return counts.astype(int)
 
-# %% ../nbs/01_labels.ipynb #00000028
+# %% ../nbs/01_labels.ipynb #00000029
 def _vote_table(names, split, counts):
     "Table of `file`, `split` and ten counts"
     files = [f'{ferplus_folders[split]}/{n}' for n in names]
     return pd.DataFrame(dict(file=files, split=split)).join(pd.DataFrame(counts, columns=ferplus_votes))
 
-# %% ../nbs/01_labels.ipynb #00000029
+# %% ../nbs/01_labels.ipynb #0000002a
 def _label_csv(path, split):
     "The votes of one image folder's `label.csv`"
     fname = path/ferplus_folders[split]/'label.csv'
@@ -251,7 +268,7 @@ def _label_csv(path, split):
     if df.shape[1]!=12: raise ValueError(f"{fname} has {df.shape[1]} columns, expected 12: image name, box, ten votes")
     return _vote_table(df[0], split, _vote_counts(fname, df.iloc[:,2:], 1))
 
-# %% ../nbs/01_labels.ipynb #0000002a
+# %% ../nbs/01_labels.ipynb #0000002b
 def _fer2013new_csv(path, splits):
     "One table for each of `splits` from `fer2013new.csv`, rows without an image name left out"
     fname,usage = path/'fer2013new.csv',dict(train='Training', valid='PublicTest', test='PrivateTest')
@@ -264,7 +281,7 @@ def _fer2013new_csv(path, splits):
     keep = {s: (df['Usage']==usage[s])&df['Image name'].notna() for s in splits}
     return [_vote_table(df.loc[k,'Image name'], s, counts[k]) for s,k in keep.items()]
 
-# %% ../nbs/01_labels.ipynb #00000031
+# %% ../nbs/01_labels.ipynb #00000032
 def ferplus_labels(
     votes:pd.DataFrame, # Table with the ten columns `ferplus_votes`, as `read_ferplus_votes` returns
     rule:str='majority' # `majority`, `plurality` or `plurality_no_ties`
@@ -280,7 +297,7 @@ def ferplus_labels(
     keep = _vote_rules[rule](counts) & (winner<len(ferplus_classes))
     return pd.Series(np.array(ferplus_votes, dtype=object)[winner], index=votes.index, name='label').where(keep)
 
-# %% ../nbs/01_labels.ipynb #00000032
+# %% ../nbs/01_labels.ipynb #00000033
 def _has_majority(counts):
     "Rows whose largest count is more than half of the votes left when single votes are removed"
     left = np.where(counts==1, 0, counts)

@@ -217,3 +217,51 @@ def test_fifty_thousand_rows_are_quick(tmp_path):
     dls = FERDataLoaders.from_df(df, tmp_path, valid_col='v', noise=.2, seed=0, num_workers=0)
     assert dls.true_targs.shape==(41_000,)
     assert time.process_time()-start<6
+
+# --- RAF-DB ---
+
+def raf_images(path, layout, n=(70,14)):
+    "A RAF-DB of grey squares in the official layout or in folders, class i%7+1"
+    names = {**{f'train_{i+1:05d}': i%7+1 for i in range(n[0])}, **{f'test_{i+1:04d}': i%7+1 for i in range(n[1])}}
+    for name,c in names.items():
+        d = path/'Image'/'aligned' if layout=='official' else path/name.split('_')[0]/str(c)
+        d.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (20,20), (30*c,)*3).save(d/f'{name}_aligned.jpg')
+    if layout=='official':
+        (path/'EmoLabel').mkdir()
+        (path/'EmoLabel'/'list_patition_label.txt').write_text(''.join(f'{n}.jpg {c}\n' for n,c in names.items()))
+    return names
+
+@pytest.mark.parametrize('layout', ['official','folders'])
+def test_rafdb_layouts_agree(tmp_path, layout):
+    names = raf_images(tmp_path/'raf', layout)
+    noisy = tmp_path/'noisy.txt'
+    noisy.write_bytes('\r\n'.join(f'/x/{n}_aligned.jpg {(c if i%5 else c%7+1)-1}' for i,(n,c) in reversed(list(enumerate(names.items())))).encode())
+    dls = FERDataLoaders.from_rafdb(tmp_path/'raf', noise_list=noisy, bs=8, num_workers=0)
+    assert [f.name for f in dls.train_files] == [f'train_{i+1:05d}_aligned.jpg' for i in range(70)]
+    assert dls.true_targs.tolist() == [i%7 for i in range(70)]
+    assert dls.train_targs.tolist() == [i%7 if i%5 else (i%7+1)%7 for i in range(70)]
+    assert [o.label for o in dls.valid_ds.items] == [dls.vocab[i%7] for i in range(14)]
+    with pytest.warns(UserWarning, match='no separate validation set'):
+        held = FERDataLoaders.from_rafdb(tmp_path/'raf', noise_list=noisy, valid_pct=.2, seed=0, bs=8, num_workers=0)
+    assert len(held.train_ds)+len(held.valid_ds)==70 and not any('test_' in f.file.name for f in held.valid_ds.items)
+
+def test_rafdb_refuses_links_that_leave(tmp_path):
+    raf_images(tmp_path/'raf', 'official')
+    f = tmp_path/'raf'/'Image'/'aligned'/'train_00003_aligned.jpg'
+    f.rename(tmp_path/'away.jpg')
+    f.symlink_to(tmp_path/'away.jpg')
+    with pytest.raises(ValueError, match='train_00003_aligned.jpg.*Copy them'): FERDataLoaders.from_rafdb(tmp_path/'raf')
+
+def test_rafdb_names_missing_images(tmp_path):
+    raf_images(tmp_path/'raf', 'official')
+    for i in range(12): (tmp_path/'raf'/'Image'/'aligned'/f'train_{i+1:05d}_aligned.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match='12 of 84 .*train_00010_aligned.jpg and 2 more'): FERDataLoaders.from_rafdb(tmp_path/'raf')
+
+@pytest.mark.parametrize('change,message', [('train/8', "folder '8'"), ('train/1/cat.jpg', 'cat.jpg is no RAF-DB train image'), ('train/2/train_00001_aligned.jpg', 'train 1, as is')])
+def test_rafdb_folders_name_what_does_not_fit(tmp_path, change, message):
+    raf_images(tmp_path, 'folders')
+    f = tmp_path/change if change.endswith('.jpg') else tmp_path/change/'train_00099.jpg'
+    f.parent.mkdir(exist_ok=True)
+    f.touch()
+    with pytest.raises(ValueError, match=message): FERDataLoaders.from_rafdb(tmp_path)
