@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from fastai.vision.all import *
 
-from .labels import (ferplus_classes,ferplus_folders,ferplus_labels,noise_report,rafdb_classes,rafdb_folders,rafdb_labels,
+from .labels import (ferplus_classes,ferplus_folders,ferplus_labels,rafdb_classes,rafdb_folders,rafdb_labels,
                                  read_ferplus_votes,read_label_list,symmetric_noise)
 
 # %% ../nbs/02_data.ipynb #00000007
@@ -247,13 +247,14 @@ def split_table(
 def noisy_table(
     table:pd.DataFrame, # Columns `file`, `label`, `is_valid` and, optionally, `true`
     vocab, # Class names, in the order of their ids
-    noise:float, # Share of the training labels to replace, in [0, 1]
-    seed:int=0 # Seed of the noise, see `symmetric_noise`
+    noise, # Share of the training labels to replace, in [0, 1], or a noise model: a function of `targs`, `n_classes` and `seed`
+    seed:int=0 # Seed of the noise
 ) -> pd.DataFrame: # A new table with replaced labels; `true` is kept, or else holds the former labels
-    "`table` with symmetric noise in its training labels, and none in its validation labels."
+    "`table` with noise in its training labels, symmetric where `noise` is a number, and none in its validation labels; raises what the noise model raises."
     ids,train = {c:i for i,c in enumerate(vocab)},~table['is_valid'].to_numpy()
     res = table if 'true' in table else table.assign(true=table['label'])
-    noisy = symmetric_noise([ids[o] for o in res.loc[train,'label']], noise, len(vocab), seed)
+    model = noise if callable(noise) else partial(symmetric_noise, rate=noise)
+    noisy = model(np.array([ids[o] for o in res.loc[train,'label']]), n_classes=len(vocab), seed=seed)
     labels = res['label'].to_numpy(object, copy=True)
     labels[train] = [vocab[i] for i in noisy]
     return res.assign(label=labels)
@@ -308,7 +309,7 @@ def from_table(cls:FERDataLoaders,
     path:str|Path='.', # Where the learner writes, as in every fastai `DataLoaders`
     vocab=None, # Class names in the order of their ids; sorted names of all labels if not given
     valid_pct:float=None, # Share of each class to hold out, 0.2 if not given; only for a `table` without `is_valid`
-    noise:float=0., # Share of the training labels to replace (symmetric noise), in [0, 1]; validation labels stay as they are
+    noise=0., # Share of the training labels to replace (symmetric noise), in [0, 1], or a noise model such as `partial(pair_noise, rate=.3)`; validation labels stay
     seed:int=None, # Seed of the split and of the noise; `None` draws one from PyTorch's generator, so that `set_seed` makes it repeatable
     img_size:int|tuple=64, # Side of the square, or (height, width), in pixels; unused where `item_tfms` is given
     item_tfms=None, # Item transforms in place of `Resize(img_size, method='squish')`; `[]` for none

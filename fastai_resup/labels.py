@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/labels.html.md"""
 # %% auto #0
 __all__ = ['rafdb_classes', 'ferplus_classes', 'ferplus_votes', 'ferplus_folders', 'symmetric_noise', 'NoiseReport',
            'noise_report', 'LabelListError', 'LabelList', 'read_label_list', 'rafdb_labels', 'rafdb_folders',
-           'read_ferplus_votes', 'ferplus_labels']
+           'matrix_noise', 'pair_noise', 'class_noise', 'instance_noise', 'read_ferplus_votes', 'ferplus_labels']
 
 # %% ../nbs/01_labels.ipynb #00000002
 import re
@@ -20,15 +20,17 @@ import pandas as pd
 # %% ../nbs/01_labels.ipynb #00000005
 def symmetric_noise(
     targs, # Class ids, integers in `0..n_classes-1`, shape (N,): list, array or tensor; never changed
-    rate:float, # Share of the labels to replace, in [0, 1]; exactly `round(rate*N)` are replaced
+    rate:float, # Share of the labels to replace, in [0, 1]; exactly `round(rate*N)` are replaced (see `inclusive`)
     n_classes:int, # Number of classes K, at least 2
-    seed:int=0 # Seed of this function's own generator; NumPy's and PyTorch's are left alone
+    seed:int=0, # Seed of this function's own generator; NumPy's and PyTorch's are left alone
+    inclusive:bool=False # Draw from all K classes, as some papers do, so that only `rate*(K-1)/K` of the labels become wrong?
 ) -> np.ndarray: # New int64 array, shape (N,)
     """`targs` with a share `rate` of them replaced by another class, uniformly; rates are nested for one `seed`.
 
     Raises `ValueError` for a rate outside [0, 1], fewer than 2 classes, or labels that aren't ids of these classes."""
     targs = _class_ids(targs, n_classes)
     if not 0<=rate<=1: raise ValueError(f"rate must be in [0, 1], got {rate}: it is the share of labels to replace")
+    if inclusive: rate *= (n_classes-1)/n_classes
     rng = np.random.default_rng(seed)
     flips = rng.permutation(len(targs))[:round(rate*len(targs))]
     shift = rng.integers(1, n_classes, len(targs))
@@ -213,15 +215,113 @@ def rafdb_folders(
     return LabelList(path, 1, pd.DataFrame(rows, columns=['split','number','label','line','file']))
 
 # %% ../nbs/01_labels.ipynb #00000022
-ferplus_classes = 'neutral happiness surprise sadness anger disgust fear contempt'.split()
+def matrix_noise(
+    targs, # Class ids, integers in `0..K-1`, shape (N,); never changed
+    matrix, # Row-stochastic, shape (K, K): row c is how the labels of true class c are spread
+    n_classes:int=None, # K, for those who call every noise model alike; must agree with `matrix`
+    seed:int=0 # Seed of this function's own generator
+) -> np.ndarray: # New int64 array, shape (N,)
+    """Labels by a transition matrix: of the n labels of class c exactly `round(n*(1-matrix[c,c]))` are replaced.
+
+    Raises `ValueError` for a matrix that isn't square, has entries outside [0, 1] or a row that doesn't sum to 1, and for labels it has no row for."""
+    matrix = _transition(matrix, n_classes)
+    k = len(matrix)
+    targs = _class_ids(targs, k)
+    rng = np.random.default_rng(seed)
+    order,u = rng.permutation(len(targs)),rng.random(len(targs))
+    by_class = [order[targs[order]==c] for c in range(k)]
+    for c,(row,mine) in enumerate(zip(matrix, by_class)):
+        flips,others = mine[:round(len(mine)*(1-row[c]))],np.where(np.arange(k)==c, 0, row)
+        if len(flips): targs[flips] = _draw(others[None], u[flips])
+    return targs
 
 # %% ../nbs/01_labels.ipynb #00000023
-ferplus_votes = ferplus_classes+['unknown','NF']
+def _transition(matrix, n_classes):
+    "`matrix` as a checked float array"
+    m = np.array(matrix, dtype=float)
+    if m.ndim!=2 or m.shape[0]!=m.shape[1] or len(m)<2: raise ValueError(f"matrix must have shape (K, K) with K at least 2, got {m.shape}")
+    if n_classes not in (None, len(m)): raise ValueError(f"matrix is for {len(m)} classes, and there are {n_classes}")
+    if not ((m>=0)&(m<=1)).all(): raise ValueError("matrix must hold shares between 0 and 1")
+    bad = np.flatnonzero(abs(m.sum(1)-1)>1e-6)
+    if len(bad): raise ValueError(f"row {bad[0]} of matrix sums to {m[bad[0]].sum():.6g}: every row must sum to 1")
+    return m
+
+def _draw(weights, u):
+    "One class per row of `weights` (N, K) or (1, K), not normalised, by uniform numbers `u` (N,); never a class of weight 0"
+    cum = weights.cumsum(1)
+    picked = (cum <= u[:,None]*cum[:,-1:]).sum(1)
+    last = weights.shape[1]-1-(weights[:,::-1]>0).argmax(1)
+    return np.minimum(picked, last)
+
+def _check_rate(rate):
+    if not 0<=rate<=1: raise ValueError(f"rate must be in [0, 1], got {rate}: it is the share of labels to replace")
 
 # %% ../nbs/01_labels.ipynb #00000024
-ferplus_folders = dict(train='FER2013Train', valid='FER2013Valid', test='FER2013Test')
+def pair_noise(
+    targs, # Class ids, integers in `0..n_classes-1`, shape (N,)
+    rate:float, # Share of the labels of each class to replace, in [0, 1]
+    n_classes:int, # Number of classes K
+    seed:int=0, # Seed of this function's own generator
+    to=None # The class that each class turns into, K ids; None: the next one, and the last into the first
+) -> np.ndarray: # New int64 array, shape (N,)
+    "Pair flip: each class is taken for one other; raises `ValueError` for a bad rate, or a `to` that isn't K ids or maps a class to itself"
+    _check_rate(rate)
+    to = (np.arange(n_classes)+1)%n_classes if to is None else _class_ids(to, n_classes)
+    if len(to)!=n_classes or (to==np.arange(n_classes)).any(): raise ValueError(f"to must name another class for each of the {n_classes} classes, got {list(to)}")
+    m = np.eye(n_classes)*(1-rate)
+    m[np.arange(n_classes),to] = rate
+    return matrix_noise(targs, m, seed=seed)
+
+# %% ../nbs/01_labels.ipynb #00000025
+def class_noise(
+    targs, # Class ids, integers in `0..n_classes-1`, shape (N,)
+    rates, # Share of labels to replace in each class, K numbers in [0, 1]
+    n_classes:int=None, # Number of classes K; None: as many as `rates`
+    seed:int=0 # Seed of this function's own generator
+) -> np.ndarray: # New int64 array, shape (N,)
+    "A rate per class, to the other classes uniformly, as in `usnoise` of ReSup's authors; raises `ValueError` for bad rates"
+    rates = np.array(rates, dtype=float)
+    k = len(rates) if n_classes is None else n_classes
+    if rates.shape!=(k,): raise ValueError(f"rates must be {k} numbers, one per class, got shape {rates.shape}")
+    for r in rates: _check_rate(r)
+    return matrix_noise(targs, np.where(np.eye(k, dtype=bool), 1-rates[:,None], rates[:,None]/(k-1)), seed=seed)
 
 # %% ../nbs/01_labels.ipynb #00000026
+def instance_noise(
+    targs, # Class ids, integers in `0..K-1`, shape (N,)
+    probs, # A model's probabilities of the same images, shape (N, K)
+    rate:float, # Share of the labels to replace, in [0, 1]; exactly `round(rate*N)` are replaced
+    n_classes:int=None, # K, for those who call every noise model alike
+    seed:int=0 # Seed of this function's own generator
+) -> np.ndarray: # New int64 array, shape (N,)
+    """Noise that depends on the image: those that the model finds hard are flipped first, to what it takes them for.
+
+    Images are drawn without replacement in proportion to 1-p(label), and each gets another class in proportion to its p. Raises `ValueError` for
+    probabilities that aren't (N, K), aren't finite or are negative."""
+    _check_rate(rate)
+    probs = np.array(probs, dtype=float)
+    if probs.ndim!=2 or n_classes not in (None, probs.shape[1]): raise ValueError(f"probs must have shape (N, {n_classes or 'K'}), got {probs.shape}")
+    targs = _class_ids(targs, probs.shape[1])
+    if len(probs)!=len(targs): raise ValueError(f"probs has {len(probs)} rows for {len(targs)} labels")
+    if not np.isfinite(probs).all() or (probs<0).any(): raise ValueError("probs must be finite and not negative: pass probabilities, not logits")
+    rng = np.random.default_rng(seed)
+    others = np.maximum(probs, 1e-12)
+    others[np.arange(len(targs)),targs] = 0
+    keys = rng.exponential(size=len(targs))/others.sum(1)  # the smallest exponential wins in proportion to its rate
+    u,flips = rng.random(len(targs)),np.argsort(keys)[:round(rate*len(targs))]
+    if len(flips): targs[flips] = _draw(others[flips], u[flips])
+    return targs
+
+# %% ../nbs/01_labels.ipynb #0000002c
+ferplus_classes = 'neutral happiness surprise sadness anger disgust fear contempt'.split()
+
+# %% ../nbs/01_labels.ipynb #0000002d
+ferplus_votes = ferplus_classes+['unknown','NF']
+
+# %% ../nbs/01_labels.ipynb #0000002e
+ferplus_folders = dict(train='FER2013Train', valid='FER2013Valid', test='FER2013Test')
+
+# %% ../nbs/01_labels.ipynb #00000030
 def read_ferplus_votes(
     path:str|Path, # Folder with `FER2013Train`, `FER2013Valid` … and, for that source, `fer2013new.csv`
     source:str='label.csv', # `label.csv` (in each image folder) or `fer2013new.csv`
@@ -238,7 +338,7 @@ def read_ferplus_votes(
     else: raise ValueError(f"source must be 'label.csv' or 'fer2013new.csv', got {source!r}")
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/01_labels.ipynb #00000027
+# %% ../nbs/01_labels.ipynb #00000031
 def _read_csv(fname, what, **kwargs):
     "The csv file `fname` as a table; errors name the file, and say `what` it should be"
     if not fname.is_file(): raise FileNotFoundError(f"{fname} not found: expected {what}")
@@ -246,7 +346,7 @@ def _read_csv(fname, what, **kwargs):
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
         raise ValueError(f"{fname} can't be read: expected {what} ({e})") from e
 
-# %% ../nbs/01_labels.ipynb #00000028
+# %% ../nbs/01_labels.ipynb #00000032
 def _vote_counts(fname, votes, first_line):
     "Ten counts per row of `votes`, checked; `first_line` is the line of the first row in `fname`"
     counts = votes.apply(pd.to_numeric, errors='coerce').to_numpy(float)
@@ -254,13 +354,13 @@ def _vote_counts(fname, votes, first_line):
     if len(bad): raise ValueError(f"{fname} line {bad[0]+first_line}: expected ten vote counts, got {votes.iloc[bad[0]].tolist()}")
     return counts.astype(int)
 
-# %% ../nbs/01_labels.ipynb #00000029
+# %% ../nbs/01_labels.ipynb #00000033
 def _vote_table(names, split, counts):
     "Table of `file`, `split` and ten counts"
     files = [f'{ferplus_folders[split]}/{n}' for n in names]
     return pd.DataFrame(dict(file=files, split=split)).join(pd.DataFrame(counts, columns=ferplus_votes))
 
-# %% ../nbs/01_labels.ipynb #0000002a
+# %% ../nbs/01_labels.ipynb #00000034
 def _label_csv(path, split):
     "The votes of one image folder's `label.csv`"
     fname = path/ferplus_folders[split]/'label.csv'
@@ -268,7 +368,7 @@ def _label_csv(path, split):
     if df.shape[1]!=12: raise ValueError(f"{fname} has {df.shape[1]} columns, expected 12: image name, box, ten votes")
     return _vote_table(df[0], split, _vote_counts(fname, df.iloc[:,2:], 1))
 
-# %% ../nbs/01_labels.ipynb #0000002b
+# %% ../nbs/01_labels.ipynb #00000035
 def _fer2013new_csv(path, splits):
     "One table for each of `splits` from `fer2013new.csv`, rows without an image name left out"
     fname,usage = path/'fer2013new.csv',dict(train='Training', valid='PublicTest', test='PrivateTest')
@@ -281,7 +381,7 @@ def _fer2013new_csv(path, splits):
     keep = {s: (df['Usage']==usage[s])&df['Image name'].notna() for s in splits}
     return [_vote_table(df.loc[k,'Image name'], s, counts[k]) for s,k in keep.items()]
 
-# %% ../nbs/01_labels.ipynb #00000032
+# %% ../nbs/01_labels.ipynb #0000003c
 def ferplus_labels(
     votes:pd.DataFrame, # Table with the ten columns `ferplus_votes`, as `read_ferplus_votes` returns
     rule:str='majority' # `majority`, `plurality` or `plurality_no_ties`
@@ -297,7 +397,7 @@ def ferplus_labels(
     keep = _vote_rules[rule](counts) & (winner<len(ferplus_classes))
     return pd.Series(np.array(ferplus_votes, dtype=object)[winner], index=votes.index, name='label').where(keep)
 
-# %% ../nbs/01_labels.ipynb #00000033
+# %% ../nbs/01_labels.ipynb #0000003d
 def _has_majority(counts):
     "Rows whose largest count is more than half of the votes left when single votes are removed"
     left = np.where(counts==1, 0, counts)
