@@ -2,6 +2,7 @@
 
     python benchmarks/ferplus_mini.py --data ../shared/data/ferplus.tar.xz            # plain, ReSup(), reference; seeds 10-12: 9 runs
     python benchmarks/ferplus_mini.py --methods "resup:refit=pass" --seeds 10 11      # any variant of ReSup, by its arguments
+    python benchmarks/ferplus_mini.py --table                                         # what is in the csv so far, as tables; trains nothing
 
 `ferplus_mini.csv` beside this file fixes images and noise: 5,000 training images of FERPlus, of whose labels exactly 30 % were replaced
 by another class at random (column `sym30_s<seed>`), 3,000 `dev` images to choose on, and 2,846 `valid` images for final results.
@@ -92,6 +93,21 @@ def run(path, method, schedule, seed, split, noise, epochs):
     res = dict(train_s=time.perf_counter()-start, **score(learn))
     return {**res, 'acc_ensemble_last5':statistics.fmean(float(o[2]) for o in learn.recorder.values[-5:])}
 
+def tables(runs):
+    "Rows of `--out` as a markdown table per setting: mean over seeds, and the standard deviation where there are several"
+    def cell(o):
+        if o.isna().all(): return '-'
+        return f'{o.mean():.3f}' + (f' ± {o.std():.3f}' if len(o)>1 else '')
+    cols = dict(acc_0='network 0', acc_1='network 1', acc_ensemble='ensemble', acc_class_mean='mean over classes', memorised='memorised', auroc='AUROC',
+                auroc_within='within classes', auroc_similarity='of similarity', auroc_similarity_within='within classes', noise_rate='noise rate')
+    res = []
+    for (schedule,epochs,noise,split),g in runs.groupby(['schedule','epochs','noise','split']):
+        lines = [f'{schedule}, {epochs} epochs, noise {noise}, {split}', '', '| | seeds | '+' | '.join(cols.values())+' |', '|---'*(len(cols)+2)+'|']
+        for m,rows in g.groupby('method', sort=False):
+            lines.append(f"| {m} | {', '.join(map(str, sorted(rows.seed)))} | "+' | '.join(cell(rows[c]) for c in cols)+' |')
+        res.append('\n'.join(lines))
+    return '\n\n'.join(res)
+
 keys = ['method','schedule','epochs','noise','seed','split']
 
 def main():
@@ -104,7 +120,9 @@ def main():
     p.add_argument('--split', default='dev', choices=['dev','valid'])
     p.add_argument('--noise', default='sym30', help="column of ferplus_mini.csv without its seed, or 'clean'")
     p.add_argument('--out', type=Path, default=here/'ferplus_mini_runs.csv')
+    p.add_argument('--table', action='store_true', help='print the tables of --out and stop')
     a = p.parse_args()
+    if a.table: return print(tables(pd.read_csv(a.out)))
     path,epochs = read_data(a.data),a.epochs or (7 if a.schedule=='fine_tune' else 8)
     for seed in a.seeds:
         for method in a.methods:

@@ -7,7 +7,8 @@ Docs: https://owner.github.io/fastai_resup/labels.html.md"""
 # %% auto #0
 __all__ = ['rafdb_classes', 'ferplus_classes', 'ferplus_votes', 'ferplus_folders', 'symmetric_noise', 'NoiseReport',
            'noise_report', 'LabelListError', 'LabelList', 'read_label_list', 'rafdb_labels', 'rafdb_folders',
-           'matrix_noise', 'pair_noise', 'class_noise', 'instance_noise', 'read_ferplus_votes', 'ferplus_labels']
+           'matrix_noise', 'pair_noise', 'class_noise', 'instance_noise', 'read_ferplus_votes', 'ferplus_labels',
+           'vote_disagreement']
 
 # %% ../nbs/01_labels.ipynb #00000002
 import re
@@ -412,3 +413,23 @@ def _has_no_tie(counts):
     return (counts==counts.max(1, keepdims=True)).sum(1)==1
 
 _vote_rules = dict(majority=_has_majority, plurality=_has_votes, plurality_no_ties=_has_no_tie)
+
+# %% ../nbs/01_labels.ipynb #00000043
+def vote_disagreement(
+    votes:pd.DataFrame, # Table with the ten columns `ferplus_votes`, as `read_ferplus_votes` returns
+    labels # Class names, one per row of `votes`, missing where a row has none
+) -> pd.Series: # Share in [0, 1], missing where the label is missing or nobody voted; same index as `votes`
+    """Share of each image's votes (*unknown* and *NF* among them) that go against its given label.
+
+    Raises `ValueError` for missing vote columns, labels of another length, or a label that isn't one of `ferplus_classes`."""
+    lacking = [c for c in ferplus_votes if c not in votes]
+    if lacking: raise ValueError(f"votes lacks the columns {lacking}")
+    labels = pd.Series(np.asarray(labels, dtype=object), dtype=object)
+    if len(labels)!=len(votes): raise ValueError(f"{len(labels)} labels for {len(votes)} rows of votes")
+    unknown = set(labels.dropna())-set(ferplus_classes)
+    if unknown: raise ValueError(f"labels has {sorted(map(str, unknown))[:3]}, not in {ferplus_classes}")
+    counts = votes[ferplus_votes].to_numpy(float)
+    col = labels.map({c:i for i,c in enumerate(ferplus_classes)}).fillna(-1).to_numpy(int)
+    total = counts.sum(1)
+    with np.errstate(invalid='ignore'): share = 1-counts[np.arange(len(counts)),col]/total
+    return pd.Series(np.where((col<0)|(total==0), np.nan, share), index=votes.index, name='disagreement')

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from fastai_resup.labels import (LabelListError,ferplus_classes,ferplus_labels,ferplus_votes,noise_report,rafdb_classes,rafdb_labels,read_ferplus_votes,
-                                 read_label_list,symmetric_noise)
+                                 read_label_list,symmetric_noise,vote_disagreement)
 
 counts = [('majority','label.csv',25045,3191), ('majority','fer2013new.csv',25060,3199),
           ('plurality','label.csv',28385,3555), ('plurality','fer2013new.csv',28389,3553),
@@ -187,3 +187,10 @@ def test_a_right_list_is_read_whole(tmp_path, true, data):
     if base==0 and 0 in nums or base==1 and 7 in nums: assert read_label_list(f).labels().tolist() == [o-1 for o in true]
     else:
         with pytest.raises(LabelListError, match='base=0 or base=1'): read_label_list(f)
+
+def test_disagreement_on_real_votes(votes):
+    "FERPlus's own majority labels have about a fifth of the votes against them"
+    for v in votes.values():
+        d = vote_disagreement(v, ferplus_labels(v))
+        assert d.notna().sum() == ferplus_labels(v).notna().sum() and d.between(0, 1).sum() == d.notna().sum()
+        assert .1 < d.mean() < .35 and (d==0).any()
