@@ -212,7 +212,7 @@ class LossReweight(Callback):
 
     def __init__(self,
         warmup:int=1,        # Epochs with weights of 1 before the first weighted one; counted over several fits
-        count_frozen:bool=True, # Does an epoch with frozen bodies count as warm-up?
+        count_frozen:bool=False, # Does an epoch with frozen bodies count as warm-up for unfrozen ones? `fine_tune` begins with one, so that by default `fine_tune(1)` weighs nothing
         agreement:float=5.,  # Factor of the agreement term; 0 leaves it out
         normalize:bool=True, # Divide each cross entropy by the sum of its weights? False: by the batch size, as the authors do
         max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
@@ -224,7 +224,7 @@ class LossReweight(Callback):
         "Ask once an epoch whether to weigh, so that no batch has to"
         model = get_model(self.model)
         frozen,unfrozen = model.epochs.tolist()
-        warm = unfrozen + (frozen if self.count_frozen else 0) >= self.warmup
+        warm = unfrozen + (frozen if self.count_frozen or self.opt.frozen_idx>0 else 0) >= self.warmup
         self.weigh = weigher(model) if warm and model.noise_rate<=self.max_noise else None
 
     def after_pred(self):

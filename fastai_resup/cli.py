@@ -263,12 +263,12 @@ def resup_demo(
     seed:int=0, # Decides faces, noise and training
     epochs:int=5, # Epochs after the frozen one
     n_train:int=1000, # Faces to train on
-    n_valid:int=350, # Faces with right labels to measure on
+    n_valid:int=700, # Faces with right labels to measure on
     noise:float=.3, # Share of wrong training labels
     img_size:int=64, # Side of an image in pixels
     bs:int=32, # Batch size
     lr:float=4e-3, # Learning rate of the heads; bodies get half of it, as drawings are far from the photographs that they know
-    nuisance:float=.3, # Strength of pose, occlusion, blur and noise; the task gets easier below 1
+    nuisance:float=.15, # Strength of pose, occlusion, blur and noise; the task gets easier below 1
     overwrite:bool=False, # Replace a former demo in `out`?
 ):
     "Draw faces, give some of them wrong labels, and train two networks on them: plainly, and with ReSup"

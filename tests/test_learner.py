@@ -67,10 +67,16 @@ def test_networks_that_find_most_labels_wrong_are_not_asked(learn):
         learn.fit(1, cbs=[LossReweight(max_noise=limit), spy])
     assert not any(w for *_,w in spies[0].weighted) and all(w for *_,w in spies[1].weighted)
 
-def test_frozen_epochs_need_not_count(learn):
+def test_first_unfrozen_epoch_of_fine_tune_is_warmup_too(learn):
     spy = Spy()
-    learn.fine_tune(2, cbs=[ReSup(warmup=1, count_frozen=False), spy])
+    learn.fine_tune(2, cbs=[ReSup(), spy])
     assert {(e,w) for _,e,w in spy.weighted}=={(0,False),(1,False),(2,True)}
+
+def test_bodies_that_stay_frozen_are_weighted_after_a_frozen_warmup(learn):
+    spy = Spy()
+    learn.freeze()
+    learn.fit(2, cbs=[ReSup(), spy])
+    assert {(i,e,w) for i,e,w in spy.weighted}=={(1,0,False),(1,1,True)}
 
 def test_without_resup_it_is_plain_cross_entropy(learn):
     spy = Spy()
