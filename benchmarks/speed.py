@@ -7,7 +7,7 @@ em: `BetaMixture` against a plain SciPy EM of the same ten iterations.
 loss: the whole ReSup loss, similarities and weights included, against two plain cross entropies; forward and backward, logits (96, 7).
 epoch: one epoch of the pair with `ReSup()` and of the pair without it, and two of a single fastai learner; drawn faces, EfficientNet-Lite0, 64 px;
 all with `speed_up_cpu`. The last rows show one epoch of the pair without `speed_up_cpu`. Peak memory is each one's own process's."""
-import argparse, multiprocessing, resource, statistics, tempfile, time
+import argparse, multiprocessing, statistics, tempfile, time
 from functools import partial
 from pathlib import Path
 
@@ -59,10 +59,14 @@ def train(learn, kind, epochs=1):
     "Epochs without the progress bar, whose drawing isn't what is measured"
     with learn.no_bar(), learn.no_logging(): learn.fit(epochs, 1e-4, cbs=ReSup() if kind=='pair with ReSup' else None)
 
+def peak_kb():
+    "Peak resident memory of this process; `ru_maxrss` would be at least its parent's, even after an exec"
+    with open('/proc/self/status') as f: return next(int(l.split()[1]) for l in f if l.startswith('VmHWM'))
+
 def peak_mb(path, kind, queue):
     "In a process of its own: peak resident memory of an epoch"
     train(make_learner(path, kind), kind)
-    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)
+    queue.put(peak_kb()/1024)
 
 def epoch_table(repeats=5, n_train=640):
     "One epoch of training and validation"
