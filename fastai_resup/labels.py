@@ -30,7 +30,7 @@ def symmetric_noise(
 
     Raises `ValueError` for a rate outside [0, 1], fewer than 2 classes, or labels that aren't ids of these classes."""
     targs = _class_ids(targs, n_classes)
-    if not 0<=rate<=1: raise ValueError(f"rate must be in [0, 1], got {rate}: it is the share of labels to replace")
+    _check_rate(rate)
     if inclusive: rate *= (n_classes-1)/n_classes
     rng = np.random.default_rng(seed)
     flips = rng.permutation(len(targs))[:round(rate*len(targs))]
