@@ -49,6 +49,9 @@ def _class_ids(targs, n_classes):
     if len(bad): raise ValueError(f"targs[{bad[0]}] is {ids[bad[0]]}, outside 0..{n_classes-1} (n_classes={n_classes})")
     return ids.astype(np.int64)
 
+def _check_rate(rate):
+    if not 0<=rate<=1: raise ValueError(f"rate must be in [0, 1], got {rate}: it is the share of labels to replace")
+
 # %% ../nbs/01_labels.ipynb #0000000d
 @dataclass(frozen=True)
 class NoiseReport:
@@ -253,9 +256,6 @@ def _draw(weights, u):
     picked = (cum <= u[:,None]*cum[:,-1:]).sum(1)
     last = weights.shape[1]-1-(weights[:,::-1]>0).argmax(1)
     return np.minimum(picked, last)
-
-def _check_rate(rate):
-    if not 0<=rate<=1: raise ValueError(f"rate must be in [0, 1], got {rate}: it is the share of labels to replace")
 
 # %% ../nbs/01_labels.ipynb #00000024
 def pair_noise(
