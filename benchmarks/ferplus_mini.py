@@ -79,7 +79,15 @@ def score(learn):
     share = np.array([right[given==c].mean() if (given==c).any() else 0 for c in range(len(dls.vocab))])
     return {**res, 'auroc_class_alone':auroc(right, share[given.numpy()]), 'noise_rate':(1-p.mean()).item() if weigh else float('nan')}
 
-def run(path, method, schedule, seed, split, noise, epochs):
+def keep_outputs(learn, f):
+    "What the networks say, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true training ids, and p(clean) (2, N)"
+    dls,z,weigh = learn.dls,logits(learn),weigher(learn.model)
+    p = {} if weigh is None else dict(p_clean=weigh(similarity(z, dls.train_targs)))
+    true_valid = [dls.vocab.o2i[o.label] for o in dls.valid_ds.items]
+    arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_valid, **p)
+    np.savez_compressed(f, **{k:np.asarray(v) for k,v in arrays.items()})
+
+def run(path, method, schedule, seed, split, noise, epochs, keep=None):
     "Train one pair and score it; the seed decides images' order, augmentation, heads and dropout"
     set_seed(seed, reproducible=True)
     learn = resup_learner(make_dls(path, seed, split, noise), 'tf_efficientnet_lite0', weights='lite0', metrics=accuracy)
@@ -91,6 +99,7 @@ def run(path, method, schedule, seed, split, noise, epochs):
             learn.unfreeze()
             getattr(learn, schedule)(epochs, 1e-3, cbs=make_cbs(method))
     res = dict(train_s=time.perf_counter()-start, **score(learn))
+    if keep: keep_outputs(learn, keep)
     return {**res, 'acc_ensemble_last5':statistics.fmean(float(o[2]) for o in learn.recorder.values[-5:])}
 
 def tables(runs):
@@ -120,6 +129,7 @@ def main():
     p.add_argument('--split', default='dev', choices=['dev','valid'])
     p.add_argument('--noise', default='sym30', help="column of ferplus_mini.csv without its seed, or 'clean'")
     p.add_argument('--out', type=Path, default=here/'ferplus_mini_runs.csv')
+    p.add_argument('--keep', type=Path, help="folder for what each pair says of every image after training, an npz a run, so that rankings can be compared without training again")
     p.add_argument('--table', action='store_true', help='print the tables of --out and stop')
     a = p.parse_args()
     if a.table: return print(tables(pd.read_csv(a.out)))
@@ -130,7 +140,8 @@ def main():
             done = pd.read_csv(a.out, dtype=str) if a.out.exists() else pd.DataFrame(columns=keys)
             if (done[keys]==pd.Series(key).astype(str)).all(axis=1).any(): print(key, 'is there already'); continue
             print(key, flush=True)
-            res = run(path, method, a.schedule, seed, a.split, a.noise, epochs)
+            if a.keep: a.keep.mkdir(parents=True, exist_ok=True)
+            res = run(path, method, a.schedule, seed, a.split, a.noise, epochs, a.keep and a.keep/('-'.join(map(str, key.values())).replace(':', '_')+'.npz'))
             row = pd.DataFrame([{**key, **{k:round(v, 5) for k,v in res.items()}}])
             row.to_csv(a.out, mode='a', header=not a.out.exists(), index=False)
             print(row.T.to_string(header=False), flush=True)
