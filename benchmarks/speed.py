@@ -6,16 +6,21 @@
 em: `BetaMixture` against a plain SciPy EM of the same ten iterations.
 loss: the whole ReSup loss, similarities and weights included, against two plain cross entropies; forward and backward, logits (96, 7).
 epoch: one epoch of the pair with `ReSup()` and of the pair without it, and two of a single fastai learner; drawn faces, EfficientNet-Lite0, 64 px;
-all with `speed_up_cpu`. The last rows show one epoch of the pair without `speed_up_cpu`. Peak memory is each one's own process's."""
-import argparse, multiprocessing, statistics, tempfile, time
+all with `speed_up_cpu`. The last rows show one epoch of the pair without `speed_up_cpu`.
+Peak memory stands beside each: of an EM what NumPy allocates beyond the similarities (`tracemalloc`), of a loss the tensors alive at once beyond logits and targets
+(torch's profiler), of an epoch the resident memory of a process of its own."""
+import argparse, json, multiprocessing, os, statistics, tempfile, time
 from functools import partial
 from pathlib import Path
+
+os.environ.setdefault('KINETO_LOG_LEVEL', '5') # the profiler complains about the missing GPU
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastai.vision.all import vision_learner, set_seed
 from fastai_resup.all import *
+from torch.profiler import ProfilerActivity, profile
 from speed_mixture import em_table
 
 def timed(f):
@@ -32,6 +37,15 @@ def alternate(fs, repeats):
         for k,f in fs.items(): times[k].append(timed(f))
     return {k:statistics.median(v) for k,v in times.items()}
 
+def tensor_peak_kb(f):
+    "Most kilobytes of tensors that `f()` holds at once beyond what is there before it"
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as p: f()
+    with tempfile.TemporaryDirectory() as d:
+        p.export_chrome_trace(str(Path(d)/'trace.json'))
+        events = json.loads((Path(d)/'trace.json').read_text())['traceEvents']
+    live = pd.DataFrame([dict(ts=o['ts'], size=o['args']['Bytes']) for o in events if o.get('name')=='[memory]'])
+    return live.sort_values('ts', kind='stable')['size'].cumsum().max()/1024
+
 def loss_table(repeats=2000):
     "The loss of one batch of logits (96, 7)"
     torch.manual_seed(0)
@@ -40,9 +54,10 @@ def loss_table(repeats=2000):
     weigh,loss_func = partial(p_clean, lookup=lookup.clamp(1e-4, 1-1e-4), clip=None),ReSupLoss()
     def plain(): (F.cross_entropy(z[0], y) + F.cross_entropy(z[1], y)).backward()
     def resup(): loss_func(Pair(z).weighted(weigh), y).backward()
-    t = alternate({'two cross entropies':plain, 'ReSup loss':resup}, repeats)
+    fs = {'two cross entropies':plain, 'ReSup loss':resup}
+    t = alternate(fs, repeats)
     base = t['two cross entropies']
-    return [dict(what=k, microseconds=round(v*1e6, 1), ratio=round(v/base, 2)) for k,v in t.items()]
+    return [dict(what=k, microseconds=round(v*1e6, 1), ratio=round(v/base, 2), peak_kb=round(tensor_peak_kb(fs[k]), 1)) for k,v in t.items()]
 
 def make_learner(path, kind):
     "A learner that is ready to train unfrozen"
