@@ -41,12 +41,13 @@ def make_dls(path, seed, split='dev', noise='sym30', bs=64, **kwargs):
                                   **{**dict(cache=True, num_workers=0), **kwargs})
 
 def make_cbs(method):
-    "None for 'plain', else `ReSup` with the arguments that follow: 'resup', 'reference', 'resup:refit=pass,warmup=2'; `max_iter` is the mixture's"
+    "None for 'plain', else `ReSup` with the arguments that follow: 'resup', 'reference', 'resup:refit=pass,warmup=2'; `max_iter` is the mixture's, `rise` the lookup's"
     name,_,args = method.partition(':')
     if name=='plain': return None
     kwargs = dict(o.split('=') for o in args.split(',')) if args else {}
     kwargs = {k:_literal(v) for k,v in kwargs.items()}
     if 'max_iter' in kwargs: kwargs['estimator'] = BetaMixture(max_iter=kwargs.pop('max_iter'))
+    if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     return ReSup(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):

@@ -72,8 +72,7 @@ def em_table(
         runs = [{k:seconds(f, x) for k,f in FITS.items() if k != 'scipy' or i == 0 or not big} for i in range(repeats)]
         t = {k:statistics.median(r[k] for r in runs if k in r) for k in FITS}
         for k,f in FITS.items():
-            memory = None if big and k == 'scipy' else peak_mb(f, x)
-            rows.append(dict(n=n, fit=k, seconds=t[k], times_scipy=t['scipy']/t[k], peak_mb=memory, p_difference=largest_difference(x) if k == 'binned' and not big else None))
+            rows.append(dict(n=n, fit=k, seconds=t[k], times_scipy=t['scipy']/t[k], peak_mb=peak_mb(f, x), p_difference=largest_difference(x) if k == 'binned' and not big else None))
     return rows
 
 def show(rows:list):

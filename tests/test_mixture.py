@@ -61,7 +61,7 @@ def test_golden_inverted_is_reproduced_and_repaired(golden):
     m = BetaMixture.from_params(**INVERTED)
     np.testing.assert_allclose(step_lookup(m), golden['inverted_lookup'], rtol=0, atol=1e-6)
     assert step_lookup(m)[0] > .99
-    t = clean_lookup(m)
+    t = clean_lookup(m, rise=0)
     raw = m.predict_proba(np.linspace(0, 1, 1001))[:,1]
     assert (t.diff() >= 0).all() and t[0] < .61 and abs(t[0] - raw[:728].min()) < 1e-6
     np.testing.assert_allclose(t[raw.argmin():-1], raw[raw.argmin():-1], atol=1e-6)
@@ -259,15 +259,23 @@ def both_tails():
 @pytest.mark.parametrize('n', [2, 3, 100, 1001, 5000])
 def test_clean_lookup_is_monotone(n):
     for m in (*both_tails(), *(BetaMixture().fit(d()) for d in DISTRIBUTIONS.values())):
-        t = clean_lookup(m, n)
-        assert t.shape == (n,) and t.dtype == torch.float32 and t.device.type == 'cpu' and (t.diff() >= 0).all() and t.min() >= 0 and t.max() <= 1
+        t, flat = clean_lookup(m, n), clean_lookup(m, n, rise=0)
+        for o in (t, flat): assert o.shape == (n,) and o.dtype == torch.float32 and o.device.type == 'cpu' and (o.diff() >= 0).all() and o.min() >= 0 and o.max() <= 1
+        assert (t.diff() > 0).all() and abs(t - flat).max() <= 2e-3 and t.min() >= 1e-4 - 1e-9 and t.max() <= 1 - 1e-4 + 1e-7
+
+def test_the_lookup_ranks_as_the_similarity_does():
+    "where the posterior is flat it says nothing; the table still does, as float32 and through the weigher's clip"
+    s = torch.linspace(0, 1, 4001)
+    for m in both_tails():
+        assert (p_clean(s, clean_lookup(m)).diff() > 0).all() and not (p_clean(s, clean_lookup(m, rise=0)).diff() > 0).all()
+    np.testing.assert_allclose(clean_lookup(both_tails()[0], rise=.5), .5*clean_lookup(both_tails()[0], rise=0) + .5*torch.linspace(.05, .95, 1001), atol=1e-6)
 
 def test_right_tail_is_flat_from_the_maximum():
     m = both_tails()[1]
     raw = m.predict_proba(np.linspace(0, 1, 1001))[:,1]
     k = raw.argmax()
     assert 0 < k < 1000 and raw[-1] < raw[k] - .5
-    t = clean_lookup(m).numpy()
+    t = clean_lookup(m, rise=0).numpy()
     np.testing.assert_allclose(t[k:], raw[k], atol=1e-6)
     np.testing.assert_allclose(t[:k+1], raw[:k+1], atol=1e-6)
     s = step_lookup(m)
@@ -277,7 +285,7 @@ def test_left_tail_is_flat_up_to_the_minimum():
     m = both_tails()[2]
     raw = m.predict_proba(np.linspace(0, 1, 1001))[:,1]
     k = raw[:728].argmin()
-    t = clean_lookup(m).numpy()
+    t = clean_lookup(m, rise=0).numpy()
     assert k > 50 and raw[0] > raw[k] + .3
     np.testing.assert_allclose(t[:k], raw[k], atol=1e-6)
 
@@ -285,7 +293,7 @@ def test_the_minimum_is_searched_left_of_the_clean_mean_only():
     class Dip: # p(clean) falls right of the clean mean, lower than anywhere on the left
         means_ = np.array([.1, .5])
         def predict_proba(self, x): p = np.where(x[:,0] < .8, .2 + x[:,0]/2, .01); return np.c_[1-p, p]
-    t = clean_lookup(Dip(), 101)
+    t = clean_lookup(Dip(), 101, rise=0)
     assert abs(t[0] - .2) < 1e-6 and abs(t[50] - .45) < 1e-6 and t[-1] == t[79]
 
 @pytest.mark.parametrize('seed', range(4))
@@ -294,7 +302,7 @@ def test_gaussian_mixture_in_its_place(seed):
     g = GaussianMixture(2, random_state=seed, means_init=[[.9],[.1]] if seed % 2 else [[.1],[.9]]).fit(x)
     k = int(g.means_[1,0] > g.means_[0,0])
     assert k == 1 - seed % 2
-    t, raw = clean_lookup(g), g.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,k]
+    t, raw = clean_lookup(g, rise=0), g.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,k]
     assert (t.diff() >= 0).all() and t[50] < .05 and t[950] > .95
     np.testing.assert_allclose(t[200:800], raw[200:800], atol=1e-5)
     assert step_lookup(g).shape == (100,) and step_lookup(g)[95] > .95
@@ -306,6 +314,8 @@ def test_lookup_refusals():
         broken = BetaMixture.from_params(**MIX); broken.alphas_ = broken.alphas_*np.nan
         with pytest.raises(DegenerateMixtureError, match='finite'): f(broken)
     with pytest.raises(ValueError, match='2 entries'): clean_lookup(BetaMixture.from_params(**MIX), 1)
+    for rise in (-.1, 1., float('nan')):
+        with pytest.raises(ValueError, match='rise'): clean_lookup(BetaMixture.from_params(**MIX), rise=rise)
 
 # --- reading it
 
