@@ -372,4 +372,10 @@ d = { 'settings': { 'branch': 'main',
                                     'fastai_resup.synth.render_face': ('synth.html#render_face', 'fastai_resup/synth.py'),
                                     'fastai_resup.synth.sample_action': ('synth.html#sample_action', 'fastai_resup/synth.py'),
                                     'fastai_resup.synth.sample_camera': ('synth.html#sample_camera', 'fastai_resup/synth.py'),
-                                    'fastai_resup.synth.sample_look': ('synth.html#sample_look', 'fastai_resup/synth.py')}}}
+                                    'fastai_resup.synth.sample_look': ('synth.html#sample_look', 'fastai_resup/synth.py')},
+            'fastai_resup.votes': { 'fastai_resup.votes._keys': ('votes.html#_keys', 'fastai_resup/votes.py'),
+                                    'fastai_resup.votes._rank_correlation': ('votes.html#_rank_correlation', 'fastai_resup/votes.py'),
+                                    'fastai_resup.votes._votes_of': ('votes.html#_votes_of', 'fastai_resup/votes.py'),
+                                    'fastai_resup.votes.compare_votes': ('votes.html#compare_votes', 'fastai_resup/votes.py'),
+                                    'fastai_resup.votes.plot_votes': ('votes.html#plot_votes', 'fastai_resup/votes.py'),
+                                    'fastai_resup.votes.vote_bins': ('votes.html#vote_bins', 'fastai_resup/votes.py')}}}
