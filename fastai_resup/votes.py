@@ -62,9 +62,12 @@ def plot_votes(
     table:pd.DataFrame, # What `compare_votes` returns first
     score:str='p_clean', # Column to show: `p_clean` or `similarity`
     ax=None, # Matplotlib axis to draw on; None: a new one
+    min_n:int=20, # Bins of fewer images are left out, as their quantiles mean little
 ): # The axis
-    "A score of the labels by the share of votes against them; raises `ValueError` where no row has both"
+    "A score of the labels by the share of votes against them; raises `ValueError` where no row has both, or no bin `min_n` images"
     bins = vote_bins(table, score)
+    if bins['n'].max()<min_n: raise ValueError(f"no tenth of the votes has {min_n} images, the most is {bins['n'].max()}: lower min_n")
+    bins = bins[bins['n']>=min_n]
     if ax is None: _,ax = plt.subplots(figsize=(6,3.5), layout='constrained')
     ax.fill_between(bins.index, bins['q10'], bins['q90'], color='tab:blue', alpha=.15, lw=0, label='middle 80 %')
     ax.fill_between(bins.index, bins['q25'], bins['q75'], color='tab:blue', alpha=.3, lw=0, label='middle half')

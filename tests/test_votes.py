@@ -31,6 +31,8 @@ def test_both_sources_serve(ferplus_root, audit):
 
 def test_plot_shows_every_image(votes, audit):
     table,_ = compare_votes(audit, votes)
-    ax = plot_votes(table)
+    ax = plot_votes(table, min_n=1)
     assert sum(int(t.get_text().replace(',', '')) for t in ax.texts)==5000==vote_bins(table).n.sum()
+    few = vote_bins(table).n<20
+    assert few.any() and len(plot_votes(table).texts)==(~few).sum()
     assert ax.get_ylabel()=='p(clean)' and (np.diff(ax.lines[0].get_ydata())<0).all()
