@@ -1,6 +1,7 @@
 "Every public name, for `from fastai_resup.all import *` after fastai's own star import"
 from .mixture import *
 from .labels import *
+from .manifest import *
 from .data import *
 from .synth import *
 from .models import *
@@ -8,3 +9,4 @@ from .losses import *
 from .callbacks import *
 from .learner import *
 from .audit import *
+from .votes import *

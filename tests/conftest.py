@@ -1,21 +1,19 @@
-"""Where the tests find real data: the folder named by RESUP_TESTDATA, or `../shared` beside the checkout.
+"""Where the tests find real data: the folder named by the environment variable RESUP_TESTDATA, as `.ci/run` sets it.
 
-Tests that need it skip, and say so, where neither is there; a folder that is named must be complete."""
+Tests that need it skip, and say so, where it isn't set; a folder that is named must be there and complete, so a missing file is a failure."""
 import os, tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-NAMED = os.environ.get('RESUP_TESTDATA')
-SHARED = Path(NAMED or Path(__file__).resolve().parents[2]/'shared')
-
 @pytest.fixture(scope='session')
 def shared():
     "The folder of test data"
-    if not NAMED and not SHARED.is_dir(): pytest.skip(f'no test data at {SHARED}: name the folder by RESUP_TESTDATA')
-    assert SHARED.is_dir(), f'RESUP_TESTDATA names {SHARED}, which is no folder'
-    return SHARED
+    named = os.environ.get('RESUP_TESTDATA')
+    if not named: pytest.skip('needs real data: RESUP_TESTDATA names no folder')
+    assert Path(named).is_dir(), f'RESUP_TESTDATA names {named}, which is no folder'
+    return Path(named)
 
 @pytest.fixture(scope='session')
 def golden(shared):

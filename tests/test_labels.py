@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from fastai_resup.labels import (LabelListError,ferplus_classes,ferplus_labels,ferplus_votes,noise_report,rafdb_classes,rafdb_labels,read_ferplus_votes,
-                                 read_label_list,symmetric_noise,vote_disagreement)
+from fastai_resup.labels import (LabelListError,class_noise,ferplus_classes,ferplus_labels,ferplus_votes,instance_noise,join_rafdb,matrix_noise,noise_models,
+                                 noise_report,pair_noise,rafdb_classes,rafdb_file,rafdb_labels,read_ferplus_votes,read_label_list,symmetric_noise,
+                                 vote_disagreement)
 
 counts = [('majority','label.csv',25045,3191), ('majority','fer2013new.csv',25060,3199),
           ('plurality','label.csv',28385,3555), ('plurality','fer2013new.csv',28389,3553),
@@ -151,10 +152,34 @@ def test_other_forms_give_the_same_labels(rafdb, tmp_path, form):
     df = rafdb_labels(rafdb/'0.0noise_train1.txt', tmp_path/'list.txt')
     assert (df.label!=df.true).sum() == 1227
 
+@pytest.mark.parametrize('group,name,flips', [('eac','noise01.txt',1241), ('eac','noise02.txt',2498), ('eac','noise03.txt',3722), ('scn','0.1noise_train.txt',1271), ('scn','0.2noise_train.txt',2487)])
+def test_published_flips_of_eac_and_scn(rafdb, tmp_path, group, name, flips):
+    "Their lists where they are among the test data; else lists in their form with as many flips, made of the real clean list"
+    real,clean = rafdb/group/name,rafdb/'0.0noise_train1.txt'
+    if not real.is_file():
+        real,true = tmp_path/name,read_label_list(clean).labels()
+        given = symmetric_noise(true, flips/len(true), 7, seed=1)
+        line = dict(eac='train_{i:05d}.jpg {l}', scn='/home/someone/raf-basic/Image/aligned/train_{i:05d}_aligned.jpg {l}')[group]
+        real.write_bytes(dict(eac='\n', scn='\r\n')[group].join(line.format(i=i, l=l+(group=='eac')) for i,l in zip(true.index, given)).encode())
+    joined = join_rafdb(clean, real)
+    assert (joined.noisy.base, joined.report.n, joined.report.n_flips) == (int(group=='eac'), 12271, flips)
+    assert joined.unused.empty and 'not used' not in str(joined)
+
+def test_join_reports_what_it_joined(rafdb):
+    joined = join_rafdb(rafdb/'0.0noise_train1.txt', rafdb/'0.3noise_train1.txt')
+    clean,noisy = (read_label_list(rafdb/f'{r}noise_train1.txt') for r in ('0.0','0.3'))
+    wrong = int((clean.labels('test')!=noisy.labels('test')).sum())
+    assert wrong>600 and len(joined.unused)==3068
+    for o in ('12271 training and 3068 test images', f'its 3068 test rows, {wrong} of them wrong, are not used', '12271 images, 3613 wrong labels (29.44%)', '0.3noise_train1.txt'): assert o in str(joined)
+    counts = pd.crosstab(clean.labels(), noisy.labels())
+    assert np.allclose(joined.report.transition, counts.div(counts.sum(axis=1), axis=0))
+    assert np.allclose(joined.report.transition.sum(axis=1), 1)
+
 names = st.builds('{}_{:05d}{}.jpg'.format, st.sampled_from(['train','test']), st.integers(0, 12), st.sampled_from(['','_aligned']))
 folders = st.sampled_from(['', '/home/x/', 'C:\\data\\', '../', 'a/../', './'])
 lines = st.one_of(st.builds('{}{}{}{}'.format, folders, names, st.sampled_from([' ','\t','  ','']), st.integers(-1, 9)), st.text(max_size=20), st.just(''))
-files = st.one_of(st.lists(lines, max_size=8).flatmap(lambda ls: st.sampled_from(['\n','\r\n']).map(lambda nl: nl.join(ls).encode('utf-8', 'surrogatepass'))), st.binary(max_size=60))
+ends = st.sampled_from(['\n','\r\n','','\r',' ','\u2028','\x0b','\x85'])   # the latter six are lost newlines
+files = st.one_of(st.lists(st.tuples(lines, st.one_of(st.just('\n'), ends)), max_size=8).map(lambda ls: ''.join(a+b for a,b in ls).encode('utf-8', 'surrogatepass')), st.binary(max_size=60))
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=files, base=st.sampled_from([None,0,1]))
@@ -170,8 +195,35 @@ def test_any_file_is_read_right_or_refused(tmp_path, content, base):
         assert '..' not in re.split(r'[/\\]', name)
         assert re.split(r'[/\\]', name)[-1].startswith(f'{row.split}_') and int(num)==row.label+lst.base and 0<=row.label<7
     assert not lst.rows.duplicated(['split','number']).any()
+    assert len(lst) == len(re.findall('(?:train|test)_[0-9]+(?:_aligned)?[.]jpg', content.decode('utf-8-sig'))) # no row hides in another
 
 def assert_names(e, f): assert str(f) in str(e)
+
+rows = st.lists(st.tuples(st.sampled_from(['train','train','test']), st.integers(1, 6), st.integers(0, 7)), min_size=1, max_size=9)
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(clean=rows, noisy=rows, same=st.booleans(), base=st.sampled_from([None,0,1]))
+def test_join_is_right_or_refused(tmp_path, clean, noisy, same, base):
+    "Against a join by dictionaries"
+    c,n = tmp_path/'clean.txt',tmp_path/'noisy.txt'
+    if same: noisy = [(s, i, l) for (s,i,_),(_,_,l) in zip(clean, noisy*9)][::-1]
+    for f,rs in ((c,clean),(n,noisy)): f.write_text('\n'.join(f'{s}_{i:05d}.jpg {l}' for s,i,l in rs))
+    try: df = rafdb_labels(c, n, base)
+    except LabelListError as e:
+        assert str(c) in str(e) or str(n) in str(e)
+        return
+    true,given = {(s,i):l-1 for s,i,l in clean},{(s,i):l for s,i,l in noisy}
+    base = base if base is not None else int(max(given.values())==7)
+    assert len(df)==len(clean)==len(true) and {k for k in given if k[0]=='train'}=={k for k in true if k[0]=='train'}!=set()
+    for s,i,t,l in df[['split','number','true','label']].itertuples(index=False):
+        assert t==true[s,i] and l==(given[s,i]-base if s=='train' else t)
+
+def test_unreadable_lists_are_answered(tmp_path):
+    for f in (tmp_path, tmp_path/'no.txt', tmp_path/('x'*300)):
+        with pytest.raises(LabelListError, match=re.escape(str(f))): read_label_list(f)
+
+def test_names_of_the_layout():
+    assert [rafdb_file('train', 12271), rafdb_file('test', 3068, 'aligned')]==['train_12271.jpg','Image/aligned/test_3068_aligned.jpg']
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(true=st.lists(st.integers(1, 7), min_size=1, max_size=9), data=st.data())
@@ -194,3 +246,53 @@ def test_disagreement_on_real_votes(votes):
         d = vote_disagreement(v, ferplus_labels(v))
         assert d.notna().sum() == ferplus_labels(v).notna().sum() and d.between(0, 1).sum() == d.notna().sum()
         assert .1 < d.mean() < .35 and (d==0).any()
+
+# --- noise models, all of them ---
+
+K = 4
+CONFUSED = np.array([[0,.5,.3,.2],[.1,0,.6,.3],[.2,.2,0,.6],[.7,.1,.2,0]])
+def probs_of(y): return np.random.default_rng(9).dirichlet(np.ones(K), len(y))
+def at_rate(model, y, rate, seed):
+    "Any noise model at one rate"
+    args = dict(symmetric=dict(rate=rate), pair=dict(rate=rate), matrix=dict(matrix=np.eye(K)*(1-rate)+rate*CONFUSED), instance=dict(rate=rate, probs=probs_of(y)))
+    args['class'] = dict(rates=[rate, rate/2, rate, 0])
+    return noise_models[model](y, n_classes=K, seed=seed, **args[model])
+
+@pytest.mark.parametrize('model', noise_models)
+@settings(max_examples=40, deadline=None)
+@given(y=st.lists(st.integers(0, K-1), max_size=60), r=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted), seed=st.integers(0, 5))
+def test_models_are_exact_seeded_and_nested(model, y, r, seed):
+    y = np.array(y, dtype=int)
+    low,high = (at_rate(model, y, o, seed) for o in r)
+    for rate,noisy in zip(r, (low,high)):
+        assert (noisy==at_rate(model, y, rate, seed)).all() and noisy.dtype==np.int64 and set(noisy)<=set(range(K))
+        n = np.bincount(y, minlength=K)
+        per_class = dict(pair=[rate]*K, matrix=[rate]*K, **{'class':[rate, rate/2, rate, 0]}).get(model)
+        if per_class is None: assert (noisy!=y).sum()==round(rate*len(y))
+        else: assert (np.abs(np.bincount(y[noisy!=y], minlength=K)-n*per_class)<=.5+1e-9).all()
+    assert (low[low!=y]==high[low!=y]).all()
+
+@pytest.mark.parametrize('model', noise_models)
+def test_seeds_differ(model):
+    y = np.arange(400)%K
+    a,b = (at_rate(model, y, .3, s) for s in (0,1))
+    assert (a!=b).mean()>.2
+
+def test_inclusive_rates_nest_and_count():
+    y = np.arange(700)%7
+    a,b = (symmetric_noise(y, r, 7, seed=2, inclusive=True) for r in (.35,.7))
+    assert ((a!=y).sum(), (b!=y).sum())==(210, 420) and (a[a!=y]==b[a!=y]).all()
+
+@pytest.mark.parametrize('call,message', [
+    (lambda: matrix_noise([0,1], [[.5,.5],[.5,.6]]), 'row 1 of matrix sums to 1.1'), (lambda: matrix_noise([0,1], [[1,0]]), 'shape'), (lambda: matrix_noise([], []), 'shape'),
+    (lambda: matrix_noise([2], np.eye(2)), r'targs\[0\] is 2'), (lambda: matrix_noise([0], [[np.nan,1],[0,1]]), 'between 0 and 1'), (lambda: matrix_noise([0], np.eye(3), 4), 'for 3 classes'),
+    (lambda: class_noise([0], [1.2,0]), 'rate'), (lambda: class_noise([0], []), 'K at least 2|at least 2'), (lambda: class_noise([0], [.1,.2], 3), '3 numbers'), (lambda: class_noise([3], [.1,.2]), r'targs\[0\] is 3'),
+    (lambda: pair_noise([0], -.1, 3), 'rate'), (lambda: pair_noise([0], .1, 3, to=[]), 'another class'), (lambda: pair_noise([0], .1, 3, to=[1,2,5]), 'is 5'), (lambda: pair_noise([4], .1, 3), 'is 4'),
+    (lambda: instance_noise([0], [[.5,.5]], 1.5), 'rate'), (lambda: instance_noise([0,1], [[.5,.5]], .5), '1 rows for 2'), (lambda: instance_noise([0], [], .5), 'shape'),
+    (lambda: instance_noise([2], [[.5,.5]], .5), 'is 2'), (lambda: instance_noise([0], [[.5,.6]], .5), 'sums to 1.1'), (lambda: instance_noise([0], [[np.inf,0]], .5), 'finite'),
+    (lambda: noise_report([0], [0], []), 'at least 2'), (lambda: noise_report([0,2], [0,1], 'ab'), 'is 2')])
+def test_bad_arguments_of_other_models(call, message):
+    with pytest.raises(ValueError, match=message): call()
+
+@pytest.mark.parametrize('model', noise_models)
+def test_no_labels_no_noise(model): assert at_rate(model, np.array([], dtype=int), .5, 0).shape==(0,)
