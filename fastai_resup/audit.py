@@ -187,8 +187,19 @@ class LabelAudit:
         if weigh is None: raise ValueError("The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.")
         df,probs,vocab = _ask(learn, cls.__name__)
         kept = [o for o in getattr(learn, 'p_clean_history', []) if len(o)==len(df)]
-        res = cls(_with_p_clean(df, weigh(_similarities(df)).double().numpy()), vocab, probs, np.stack(kept, 1) if kept else None)
+        res = cls.from_opinions(df, weigh(_similarities(df)).double().numpy(), vocab, probs, np.stack(kept, 1) if kept else None)
         return res if votes is None else res.add_votes(votes)
+
+    @classmethod
+    def from_opinions(cls,
+        df:pd.DataFrame, # What `opinion_table` returns, perhaps with a column true
+        p:np.ndarray, # p(clean) by each network, shape (2, N)
+        *args, # As in `LabelAudit`: `vocab`, `pred_probs`, `history`
+    )->'LabelAudit':
+        "Put the two opinions on each label together"
+        df = df.copy()
+        for i,(k,o) in enumerate(dict(p_clean=p.mean(0), p_clean_0=p[0], p_clean_1=p[1]).items()): df.insert(2+i, k, o)
+        return cls(df, *args)
 
     @property
     def labels(self)->np.ndarray: # Shape (N,), int64
@@ -240,12 +251,6 @@ def _ids(names, vocab):
     return np.array([o2i[o] for o in names], dtype=np.int64)
 
 def _similarities(df): return torch.tensor(df[['similarity_0','similarity_1']].to_numpy().T, dtype=torch.float32)
-
-def _with_p_clean(df, p):
-    "`df` with p(clean) of both networks `p` (2, N) and its mean"
-    res = df.copy()
-    for i,(k,o) in enumerate(dict(p_clean=p.mean(0), p_clean_0=p[0], p_clean_1=p[1]).items()): res.insert(2+i, k, o)
-    return res
 
 # %% ../nbs/08_audit.ipynb #0000002f
 def match_files(
@@ -329,7 +334,7 @@ def _read_csv(f):
 # %% ../nbs/08_audit.ipynb #00000037
 def _pyarrow():
     try: import pyarrow, pyarrow.parquet
-    except ImportError: raise ImportError("parquet files need pyarrow: pip install pyarrow, or save as .csv") from None
+    except ImportError: raise ImportError("parquet files need pyarrow: pip install 'fastai_resup[parquet]', or use .csv") from None
     return pyarrow
 
 def _arrow_column(o):
@@ -634,7 +639,7 @@ def cross_validate(cls:LabelAudit,
         probs[:,held] = _fold(dir/f'fold_{i}.npy', partial(_train_fold, make_learner, dls, held, 1000*seed+i, kwargs))
     df = opinion_table(probs, given, item_names(ds), _vocab(ds))
     p = fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T, estimator)
-    return cls(_with_p_clean(_with_truth(df, dls), p).assign(fold=fold), _vocab(ds), probs.mean(0))
+    return cls.from_opinions(_with_truth(df, dls).assign(fold=fold), p, _vocab(ds), probs.mean(0))
 
 # %% ../nbs/08_audit.ipynb #00000059
 def _new_ax(ax, figsize):
