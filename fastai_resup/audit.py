@@ -71,17 +71,18 @@ def opinion_table(
     given:np.ndarray, # Given class ids, shape (N,)
     files, # Names of the images, N
     vocab, # Names of the classes, K
-)->pd.DataFrame: # Columns file, label, similarity_0, similarity_1, suggested, suggested_prob and agree
-    "Opinions as a table: similarity to the given label, and the class with the highest mean probability"
-    names,mean,pred = np.array([*vocab, None], dtype=object)[:-1],probs.mean(0),probs.argmax(-1)
-    sims = (probs[:,np.arange(len(given)),given]/np.linalg.norm(probs, axis=-1)).astype(float)
+)->pd.DataFrame: # Columns file, label, similarity_0, similarity_1, suggested, suggested_prob, agree and affinity
+    "Opinions as a table: similarity to the given label, the class with the highest mean probability, and the mean square root of the label's probability"
+    names,mean,pred,mine = np.array([*vocab, None], dtype=object)[:-1],probs.mean(0),probs.argmax(-1),probs[:,np.arange(len(given)),given]
+    sims = (mine/np.linalg.norm(probs, axis=-1)).astype(float)
     return pd.DataFrame(dict(file=_texts(files), label=_texts(names[given]), similarity_0=sims[0], similarity_1=sims[1],
-                             suggested=_texts(names[mean.argmax(-1)]), suggested_prob=mean.max(-1).astype(float), agree=pred[0]==pred[1]))
+                             suggested=_texts(names[mean.argmax(-1)]), suggested_prob=mean.max(-1).astype(float), agree=pred[0]==pred[1],
+                             affinity=np.sqrt(mine).mean(0).astype(float)))
 
 # %% ../nbs/08_audit.ipynb #00000008
 def label_table(
     learn, # A `ReSupLearner` with training images
-)->pd.DataFrame: # A row per training image: file, label, similarity_0, similarity_1, suggested, suggested_prob, agree and, where known, true
+)->pd.DataFrame: # A row per training image: file, label, similarity_0, similarity_1, suggested, suggested_prob, agree, affinity and, where known, true
     """What both networks say of each training label, in the order of `dls.train_ds`, by one ordered pass.
 
     Raises TypeError for a learner without two networks, and ValueError where its `dls` hold no images."""
@@ -156,7 +157,7 @@ class LabelAudit:
     """Every training image with the chance that its label is right.
 
     `df` has a row per image, in the order of the training items: file, label, p_clean (mean of both networks), p_clean_0, p_clean_1, similarity_0,
-    similarity_1, suggested (the class with the highest mean probability), suggested_prob, agree (do both networks predict the same class?) and, where known, true.
+    similarity_1, suggested (the class with the highest mean probability), suggested_prob, agree (do both networks predict the same class?), affinity (the order of suspicion) and, where known, true.
     `vocab` names the classes, `pred_probs` (N, K) and `history` (N, n_epochs) follow the rows; `labels` and `pred_probs` are what cleanlab asks for.
     Raises ValueError where `pred_probs` or `history` has another number of rows than `df`."""
     def __init__(self,
@@ -208,8 +209,8 @@ class LabelAudit:
 
     @property
     def rank(self)->np.ndarray: # Shape (N,), int64; 0 is the most suspect
-        "Place of each image by p(clean), then by mean similarity; equal where both are"
-        p,s = self.df['p_clean'].to_numpy(),self.df[['similarity_0','similarity_1']].mean(axis=1).to_numpy()
+        "Place of each image by affinity (where `df` has none, by p(clean)), then by mean similarity; equal where both are"
+        p,s = self.df['affinity' if 'affinity' in self.df else 'p_clean'].to_numpy(),self.df[['similarity_0','similarity_1']].mean(axis=1).to_numpy()
         order = np.lexsort([s, p])
         new = (np.diff(p[order])!=0) | (np.diff(s[order])!=0)
         return np.concatenate([[0], new.cumsum()]).astype(np.int64)[np.argsort(order)]
@@ -219,7 +220,7 @@ class LabelAudit:
         label=None, # Only images with this given label, or one of these; None: any
         below:float=None, # Only images whose p(clean) is less; None: any
     )->pd.DataFrame: # The first `n` such rows, worst first; the index is the image's place in the training items
-        "The images whose labels are most likely wrong: lowest p(clean), then lowest mean similarity; raises ValueError for a label that isn't in the vocab"
+        "The images whose labels are most likely wrong, in the order of `rank`; raises ValueError for a label that isn't in the vocab"
         keep = np.ones(len(self.df), bool)
         if label is not None: keep &= np.isin(self.labels, _ids([label] if np.isscalar(label) else label, self.vocab))
         if below is not None: keep &= self.df['p_clean'].to_numpy()<below
@@ -661,7 +662,7 @@ def plot_mixture(self:LabelAudit,
         _split_histogram(ax, s, p, n_bins)
         ax.set(title=f'network {i}', xlabel='similarity of prediction and given label')
     axs[0].set_ylabel('images')
-    axs[0].legend(loc='upper center', fontsize='small')
+    axs[0].legend(loc='center', fontsize='small')
     return axs
 
 # %% ../nbs/08_audit.ipynb #0000005c

@@ -48,8 +48,9 @@ def by_hand(learn, files, labels, vocab):
         s = [o[vocab.index(l)]/np.sqrt((o**2).sum()) for o in p]
         w = [np.interp(o, np.linspace(0, 1, 1001), t.cpu()).clip(1e-4, 1-1e-4) for o,t in zip(s, learn.model.lookup)]
         m = (p[0]+p[1])/2
-        rows.append((str(f), l, np.mean(w), *w, *s, vocab[m.argmax()], m.max(), p[0].argmax()==p[1].argmax()))
-    return pd.DataFrame(rows, columns=['file','label','p_clean','p_clean_0','p_clean_1','similarity_0','similarity_1','suggested','suggested_prob','agree'])
+        root = np.mean([o[vocab.index(l)]**.5 for o in p])
+        rows.append((str(f), l, np.mean(w), *w, *s, vocab[m.argmax()], m.max(), p[0].argmax()==p[1].argmax(), root))
+    return pd.DataFrame(rows, columns=['file','label','p_clean','p_clean_0','p_clean_1','similarity_0','similarity_1','suggested','suggested_prob','agree','affinity'])
 
 def same(a, b): pd.testing.assert_frame_equal(a, b, check_dtype=False, rtol=1e-4, atol=1e-4)
 
@@ -122,7 +123,7 @@ def test_csv_is_whole_or_not_there(tmp_path, monkeypatch):
 
 def test_names_that_are_not_utf8(tmp_path):
     name = b'caf\xe9.png'.decode('utf-8', 'surrogateescape')
-    save_csv(pd.DataFrame(dict(file=[name])), tmp_path/'a.csv')
+    save_csv(pd.DataFrame(dict(file=pd.Series([name], dtype=object))), tmp_path/'a.csv')
     assert (tmp_path/'a.csv').read_bytes()==b'file\ncaf\xe9.png\n'
 
 def test_sheet_names_a_broken_image(tmp_path):
@@ -153,7 +154,7 @@ def test_transition_matrix_and_noise_rates_against_the_truth():
     assert abs(t.to_numpy()-T).max()<.03
     assert abs(audit.transition_matrix(known=True).to_numpy()-T).max()<.03
     by = audit.noise_by_class()
-    assert (by.noise_rate-by.true_noise_rate).abs().max()<.03 and by.true_noise_rate.max()>.4
+    assert (by.noise_rate-by.true_noise_rate).abs().max()<.03 and by.true_noise_rate.max()>.35
     assert abs(audit.noise_rate-(audit.df.true!=audit.df.label).mean())<.02
     coarse = simulated(with_probs=False)[0].transition_matrix().to_numpy()    # the suggested class takes all doubt, unless it is the given one
     assert .03<abs(coarse-T).max()<.2
