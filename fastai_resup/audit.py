@@ -301,6 +301,7 @@ def _is_history(col): return col.startswith('p_clean_epoch_')
 def _to_columns(audit):
     "All of an audit as one dict of columns"
     audit._check()
+    if len(set(map(str, audit.vocab)))<len(audit.vocab): raise ValueError(f'two classes read alike as text, so they could not be told apart: {audit.vocab}')
     probs = np.full((len(audit.df),len(audit.vocab)), np.nan, np.float32) if audit.pred_probs is None else audit.pred_probs
     hist = np.empty((len(audit.df),0)) if audit.history is None else audit.history.astype(np.float32)
     res = {_prob_col(c):o for c,o in zip(audit.vocab, probs.T)} | {f'p_clean_epoch_{i}':o for i,o in enumerate(hist.T)}

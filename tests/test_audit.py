@@ -198,7 +198,7 @@ def same_audit(a, b):
         x,y = getattr(a, k),getattr(b, k)
         assert (x is None and y is None) or (x.dtype==y.dtype and np.array_equal(x, y))
 
-VOCABS = [['calm','glad','never seen'],['=1','NA','a,b"'],['','None','nan'],[3,7,11],['3',3,True]]
+VOCABS = [['calm','glad','never seen'],['=1','NA','a,b"'],['','None','nan'],[3,7,11],[3,'x',True]]
 
 @pytest.mark.parametrize('suffix', ['.csv','.parquet'])
 @pytest.mark.parametrize('vocab', VOCABS, ids=str)
@@ -226,6 +226,7 @@ def test_what_load_and_save_refuse(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"b.csv is no audit: it lacks the columns \['file'"): LabelAudit.load(tmp_path/'b.csv')
     (tmp_path/'c.csv').write_bytes(b'')
     with pytest.raises(ValueError, match="c.csv can't be read"): LabelAudit.load(tmp_path/'c.csv')
+    with pytest.raises(ValueError, match='read alike as text'): odd_audit(['3',3]).save(tmp_path/'d.csv')
     audit.df['prob_a'] = 1
     with pytest.raises(ValueError, match="column 'prob_a'"): audit.save(tmp_path/'d.csv')
     audit.df = audit.df.drop(columns='prob_a')[:3]
