@@ -54,12 +54,6 @@ def _literal(v):
     try: return ast.literal_eval(v)
     except (ValueError, SyntaxError): return v
 
-def rank_scores(right, score, given):
-    "AUROC of `score` for right labels: overall, and the mean over given classes weighted by their size"
-    within = [(auroc(right[given==c], score[given==c]), (given==c).sum()) for c in np.unique(given)]
-    within = [(a,n) for a,n in within if not np.isnan(a)]
-    return auroc(right, score), (sum(a*n for a,n in within)/sum(n for _,n in within) if within else float('nan'))
-
 def logits(learn, dl=None):
     "Both networks' logits (2, N, K) on un-augmented images, in order"
     return ordered_pass(learn, lambda pair,y: torch.stack(tuple(pair)).mT, dl).mT

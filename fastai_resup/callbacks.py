@@ -103,7 +103,7 @@ class MixtureRefit(Callback):
     """Fit the clean/noisy mixture of each network at the end of every training epoch (Zhang et al., arXiv 2305.17895).
 
     Leaves the fitted estimators in `learn.mixtures`, the similarities (2, N) in `learn.similarities`, a row per epoch in `learn.refits`, and the
-    lookups in the model. A fit that isn't possible (constant similarities, a collapse) keeps the previous mixture, or weights of 1
+    lookups in the model; with `history`, p(clean) after each refit in `learn.p_clean_history`, a list of float16 arrays (N,), 2 bytes per image and epoch. A fit that isn't possible (constant similarities, a collapse) keeps the previous mixture, or weights of 1
     where there is none, and warns. Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
@@ -112,8 +112,10 @@ class MixtureRefit(Callback):
         refit:str='record',  # 'record' the similarities while training, or 'pass' over the un-augmented images after each epoch; the first fit is always by a pass
         lookup=clean_lookup, # Function from a fitted estimator to p(clean) on a uniform grid; `step_lookup` is the authors'
         interpolate:bool=True, # Read the lookup by linear interpolation? False: its entry at floor(n*s), as the authors do
+        history:bool|int=False, # Keep p(clean), the mean of both networks, after each refit? True: of the last 100 refits; a number: of that many
     ):
         if refit not in ('record','pass'): raise ValueError(f"refit must be 'record' or 'pass', not {refit!r}")
+        if history<0: raise ValueError(f'history must be True, False or a number of refits, not {history!r}')
         store_attr()
         self.estimator,self.record = ifnone(estimator, BetaMixture(max_iter=100)),None
 
@@ -154,9 +156,17 @@ class MixtureRefit(Callback):
         learn.mixtures,learn.similarities = fits,sims
         model.interpolate.fill_(self.interpolate)
         weigh = weigher(model)
-        row = _summary(weigh(sims.to(model.lookup.device)).cpu()[:,given>=0] if weigh else None, given, getattr(learn.dls, 'true_targs', None))
+        p = weigh(sims.to(model.lookup.device)).cpu() if weigh else None
+        if self.history: self._remember(p, sims)
+        row = _summary(None if p is None else p[:,given>=0], given, getattr(learn.dls, 'true_targs', None))
         model.noise_rate.fill_(row['noise_rate'])
         learn.refits.append(dict(epoch=len(learn.refits), **row, note='; '.join(filter(None, notes))))
+
+    def _remember(self, p, sims):
+        "Keep the mean p(clean) as float16; NaN for images not seen, and before there is a mixture"
+        n = 100 if self.history is True else self.history
+        p = sims.mean(0)*float('nan') if p is None else p.mean(0).where(sims.isfinite().all(0), torch.tensor(float('nan')))
+        self.learn.p_clean_history = [*getattr(self.learn, 'p_clean_history', []), p.numpy().astype(np.float16)][-n:]
 
     def _fit(self, i, s):
         "The fitted estimator of network `i` (the previous one where that fails), and what went wrong"

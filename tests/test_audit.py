@@ -1,5 +1,5 @@
 "LabelAudit on other people's DataLoaders, through pickling, with odd names, and its files."
-import csv
+import csv,signal,subprocess,sys
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from fastai_resup.audit import LabelAudit,label_table,save_csv
+from fastai_resup.audit import LabelAudit,item_names,label_table,reliability,save_csv
+from fastai_resup.callbacks import ReSup,ordered_pass,weigher
 from fastai_resup.data import FERDataLoaders
+from fastai_resup.labels import ferplus_votes,read_ferplus_votes
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.mixture import BetaMixture,clean_lookup
 
@@ -46,8 +48,9 @@ def by_hand(learn, files, labels, vocab):
         s = [o[vocab.index(l)]/np.sqrt((o**2).sum()) for o in p]
         w = [np.interp(o, np.linspace(0, 1, 1001), t.cpu()).clip(1e-4, 1-1e-4) for o,t in zip(s, learn.model.lookup)]
         m = (p[0]+p[1])/2
-        rows.append((str(f), l, np.mean(w), *w, *s, vocab[m.argmax()], m.max(), p[0].argmax()==p[1].argmax()))
-    return pd.DataFrame(rows, columns=['file','label','p_clean','p_clean_0','p_clean_1','similarity_0','similarity_1','suggested','suggested_prob','agree'])
+        root = np.mean([o[vocab.index(l)]**.5 for o in p])
+        rows.append((str(f), l, np.mean(w), *w, *s, vocab[m.argmax()], m.max(), p[0].argmax()==p[1].argmax(), root))
+    return pd.DataFrame(rows, columns=['file','label','p_clean','p_clean_0','p_clean_1','similarity_0','similarity_1','suggested','suggested_prob','agree','affinity'])
 
 def same(a, b): pd.testing.assert_frame_equal(a, b, check_dtype=False, rtol=1e-4, atol=1e-4)
 
@@ -120,10 +123,233 @@ def test_csv_is_whole_or_not_there(tmp_path, monkeypatch):
 
 def test_names_that_are_not_utf8(tmp_path):
     name = b'caf\xe9.png'.decode('utf-8', 'surrogateescape')
-    save_csv(pd.DataFrame(dict(file=[name])), tmp_path/'a.csv')
+    save_csv(pd.DataFrame(dict(file=pd.Series([name], dtype=object))), tmp_path/'a.csv')
     assert (tmp_path/'a.csv').read_bytes()==b'file\ncaf\xe9.png\n'
 
 def test_sheet_names_a_broken_image(tmp_path):
     (tmp_path/'bad.png').write_bytes(b'no')
     df = pd.DataFrame(dict(file=[str(tmp_path/'bad.png')], label='a', suggested='b', p_clean=.1, similarity_0=.1, similarity_1=.1))
     with pytest.raises(OSError, match='bad.png'): LabelAudit(df).show(fig=Figure())
+
+def simulated(n=4000, seed=0, rate=.3, with_probs=True):
+    "An audit whose p(clean) is Bayes' own: two networks that see the true class through Gaussian noise, and labels by a known transition matrix"
+    rng,k = np.random.default_rng(seed),4
+    T = np.array([[.6,.4,0,0],[0,.9,.1,0],[.1,.1,.7,.1],[0,0,0,1.]])
+    true = rng.choice(k, n, p=[.4,.3,.2,.1])
+    given = np.array([rng.choice(k, p=T[t]) for t in true])
+    z = rng.normal(0, 1, (n,k)); z[np.arange(n),true] += 2.5
+    post = np.exp(2.5*z)*[.4,.3,.2,.1]
+    post /= post.sum(1, keepdims=True)                         # p(true class | image), exactly
+    joint = post*T[:,given].T
+    joint /= joint.sum(1, keepdims=True)                       # p(true class | image, given label)
+    p = joint[np.arange(n),given]
+    names = np.array(list('abcd'), dtype=object)
+    df = pd.DataFrame(dict(file=[f'{i}.png' for i in range(n)], label=names[given], p_clean=p, similarity_0=p, similarity_1=p, suggested=names[post.argmax(1)], true=names[true]))
+    return LabelAudit(df, list('abcd'), joint.astype(np.float32) if with_probs else None),T
+
+def test_transition_matrix_and_noise_rates_against_the_truth():
+    audit,T = simulated()
+    t = audit.transition_matrix()
+    assert list(t.index)==list(t.columns)==list('abcd')
+    assert abs(t.to_numpy()-T).max()<.03
+    assert abs(audit.transition_matrix(known=True).to_numpy()-T).max()<.03
+    by = audit.noise_by_class()
+    assert (by.noise_rate-by.true_noise_rate).abs().max()<.03 and by.true_noise_rate.max()>.35
+    assert abs(audit.noise_rate-(audit.df.true!=audit.df.label).mean())<.02
+    coarse = simulated(with_probs=False)[0].transition_matrix().to_numpy()    # the suggested class takes all doubt, unless it is the given one
+    assert .03<abs(coarse-T).max()<.2
+    rel = reliability((audit.df.true==audit.df.label).to_numpy(), audit.df.p_clean.to_numpy())
+    assert ((rel.low-.02<=rel.p)&(rel.p<=rel.high+.02)).all()                 # Bayes' own p is calibrated
+
+def test_scores_against_a_plain_computation():
+    audit,_ = simulated(600)
+    audit.df['p_clean'] = audit.df.p_clean.round(1)            # many ties, which the similarity breaks
+    s,right,p = audit.score(k=(5,)),(audit.df.true==audit.df.label).to_numpy(),audit.df.similarity_0.to_numpy()
+    def plain(m): return np.mean([(a>b)+.5*(a==b) for a in p[m&right] for b in p[m&~right]])
+    assert s.auroc['all']==pytest.approx(plain(np.ones(600, bool)))
+    per = {c:plain((audit.df.label==c).to_numpy()) for c in 'abc'}
+    n = audit.df.label.value_counts()
+    assert s.auroc[['a','b','c']].tolist()==pytest.approx(list(per.values()))
+    mixed = [c for c in 'abcd' if not np.isnan(s.auroc[c])]
+    assert s.auroc['within']==pytest.approx(np.average([s.auroc[c] for c in mixed], weights=[n[c] for c in mixed]))
+    share = audit.df.label.map({c:right[audit.df.label==c].mean() for c in 'abcd'}).to_numpy()
+    assert s.auroc['class alone']==pytest.approx(np.mean([(a>b)+.5*(a==b) for a in share[right] for b in share[~right]]))
+    order = np.argsort(p)
+    hits = ~right[order]
+    assert s.average_precision['all']==pytest.approx((np.cumsum(hits)/np.arange(1, 601))[hits].mean())
+    assert s.precision_at_5['all']==hits[:5].mean()
+
+BYTES = [b'caf\xe9.png',b'\xff\xfe/x.png']
+ODD = [*EVIL,"'=quoted.png","''@.png",'NA','None','','1','1.0','  x ','\u202etxt.png','😀.png','line1\r\nline2.png','"','a'*300,*(o.decode('utf-8', 'surrogateescape') for o in BYTES)]
+
+def odd_audit(vocab):
+    "An audit with the oddest names, and numbers that need every digit"
+    rng,n,k = np.random.default_rng(0),len(ODD),len(vocab)
+    probs = rng.dirichlet(np.ones(k), n).astype(np.float32)
+    pick = lambda: pd.Series([vocab[i] for i in rng.integers(0, k, n)], dtype=object)
+    df = pd.DataFrame(dict(file=pd.Series(ODD, dtype=object), label=pick(), p_clean=rng.random(n), p_clean_0=rng.random(n)*1e-9, p_clean_1=rng.random(n), similarity_0=rng.random(n),
+                           similarity_1=rng.random(n), suggested=pick(), suggested_prob=rng.random(n), agree=rng.random(n)>.5, true=pick(), neutral=rng.integers(0, 10, n), disagreement=np.where(rng.random(n)>.5, .1, np.nan)))
+    return LabelAudit(df, vocab, probs, rng.random((n,3)).astype(np.float16))
+
+def same_audit(a, b):
+    pd.testing.assert_frame_equal(a.df, b.df, check_exact=True)
+    assert a.df.file.tolist()==b.df.file.tolist() and a.vocab==b.vocab and [type(o) for o in a.vocab]==[type(o) for o in b.vocab]
+    for k in ('pred_probs','history'):
+        x,y = getattr(a, k),getattr(b, k)
+        assert (x is None and y is None) or (x.dtype==y.dtype and np.array_equal(x, y))
+
+VOCABS = [['calm','glad','never seen'],['=1','NA','a,b"'],['','None','nan'],[3,7,11],[3,'x',True]]
+
+@pytest.mark.parametrize('suffix', ['.csv','.parquet'])
+@pytest.mark.parametrize('vocab', VOCABS, ids=str)
+def test_save_and_load_are_exact(tmp_path, suffix, vocab):
+    if suffix=='.parquet':
+        pytest.importorskip('pyarrow')
+        if len({type(o) for o in vocab})>1: pytest.skip('a parquet column has one type')
+    audit = odd_audit(vocab)
+    f = audit.save(tmp_path/f'a{suffix}')
+    same_audit(LabelAudit.load(f), audit)
+    audit.pred_probs = audit.history = None
+    audit.save(f, overwrite=True)
+    same_audit(LabelAudit.load(f), audit)
+    assert [o.name for o in tmp_path.iterdir()]==[f.name]
+
+def test_a_saved_csv_cannot_be_run(tmp_path):
+    odd_audit(['=1','@x','y']).save(tmp_path/'a.csv')
+    with open(tmp_path/'a.csv', newline='', encoding='utf-8', errors='surrogateescape') as f: rows = list(csv.reader(f))
+    assert not any(o[:1] in tuple('=+@\t\r\n') or o[:1]=='-' and len(o)>1 and not o[1:2].isdigit() for r in rows for o in r)
+
+def test_what_load_and_save_refuse(tmp_path, monkeypatch):
+    audit = odd_audit(['a','b'])
+    with pytest.raises(FileNotFoundError, match='b.csv'): LabelAudit.load(tmp_path/'b.csv')
+    (tmp_path/'b.csv').write_text('x,y\n1,2\n')
+    with pytest.raises(ValueError, match=r"b.csv is no audit: it lacks the columns \['file'"): LabelAudit.load(tmp_path/'b.csv')
+    (tmp_path/'c.csv').write_bytes(b'')
+    with pytest.raises(ValueError, match="c.csv can't be read"): LabelAudit.load(tmp_path/'c.csv')
+    with pytest.raises(ValueError, match='read alike as text'): odd_audit(['3',3]).save(tmp_path/'d.csv')
+    audit.df['prob_a'] = 1
+    with pytest.raises(ValueError, match="column 'prob_a'"): audit.save(tmp_path/'d.csv')
+    audit.df = audit.df.drop(columns='prob_a')[:3]
+    with pytest.raises(ValueError, match='cut them alike'): audit.save(tmp_path/'d.csv')
+    assert not (tmp_path/'d.csv').exists()
+
+def test_parquet_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    with pytest.raises(ImportError, match=r'fastai_resup\[parquet\]'): odd_audit(['a','b']).save(tmp_path/'a.parquet')
+    assert list(tmp_path.iterdir())==[]
+
+def test_ferplus_votes_by_file(ferplus_root):
+    votes = read_ferplus_votes(ferplus_root, splits='train')
+    some = votes.iloc[[5,17,300]]
+    df = pd.DataFrame(dict(file=[str(ferplus_root/o) for o in some.file], label=['fear','neutral','contempt'], p_clean=.5, similarity_0=.5, similarity_1=.5))
+    got = LabelAudit(df).add_votes(votes).df
+    assert got[list(ferplus_votes)].to_numpy().tolist()==some[list(ferplus_votes)].to_numpy().tolist()
+    total = some[list(ferplus_votes)].sum(axis=1).to_numpy()
+    assert got.disagreement.tolist()==pytest.approx([1-some.fear.iloc[0]/total[0], 1-some.neutral.iloc[1]/total[1], 1-some.contempt.iloc[2]/total[2]])
+
+def test_cleanlab_takes_it_unchanged(faces):
+    pytest.importorskip('cleanlab')
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+    audit,_ = simulated(800)
+    found = find_label_issues(labels=audit.labels, pred_probs=audit.pred_probs, n_jobs=1)
+    wrong = (audit.df.true!=audit.df.label).to_numpy()
+    assert found.dtype==bool and wrong[found].mean()>2*wrong.mean()
+    quality = get_label_quality_scores(labels=audit.labels, pred_probs=audit.pred_probs)
+    assert quality==pytest.approx(audit.pred_probs[np.arange(800),audit.labels])
+    learn = pair(FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0))
+    real = LabelAudit.from_learner(learn)
+    assert real.pred_probs.dtype==np.float32 and real.pred_probs.shape==(30,3) and real.labels.dtype==np.int64
+    assert real.pred_probs.sum(1)==pytest.approx(np.ones(30), abs=1e-6)
+    assert len(find_label_issues(labels=real.labels, pred_probs=real.pred_probs, n_jobs=1))==30
+    assert get_label_quality_scores(real.labels, real.pred_probs).shape==(30,)
+
+CROSS = '''
+import os, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+from fastai_resup.audit import LabelAudit
+from fastai_resup.callbacks import ReSup
+from fastai_resup.data import FERDataLoaders
+from fastai_resup.learner import ReSupLearner
+
+path,out,kill_after = Path(sys.argv[1]),Path(sys.argv[2]),int(sys.argv[3])
+
+def train(dls, lr):
+    done = len(list((out/'folds').glob('fold_*.npy')))
+    if done>=kill_after: os.kill(os.getpid(), signal.SIGKILL)
+    with open(out/'log', 'a') as f: f.write(f'{done}\\n')
+    nets = [nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)) for _ in range(2)]
+    learn = ReSupLearner(dls, nets)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, lr, cbs=ReSup())
+    return learn
+
+dls = FERDataLoaders.from_folder(path, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+LabelAudit.cross_validate(train, dls, out/'folds', k=4, progress=False, lr=1e-2).save(out/'audit.csv')
+'''
+
+def test_cross_validation_goes_on_after_sigkill(faces, tmp_path):
+    (tmp_path/'cross.py').write_text(CROSS)
+    def run(name, kill_after):
+        (tmp_path/name).mkdir(exist_ok=True)
+        return subprocess.run([sys.executable, tmp_path/'cross.py', faces, tmp_path/name, str(kill_after)], capture_output=True, text=True)
+    out = run('a', 2)
+    assert out.returncode==-signal.SIGKILL, out.stderr
+    assert sorted(o.name for o in (tmp_path/'a'/'folds').iterdir())==['fold_0.npy','fold_1.npy','settings.json']
+    before = {o.name:(o.stat().st_mtime_ns, o.read_bytes()) for o in (tmp_path/'a'/'folds').iterdir()}
+    assert (out := run('a', 9)).returncode==0, out.stderr
+    assert (tmp_path/'a'/'log').read_text().split()==['0','1','2','3']                       # no fold was trained twice
+    assert all((o.stat().st_mtime_ns, o.read_bytes())==before[o.name] for o in (tmp_path/'a'/'folds').iterdir() if o.name in before)
+    assert run('b', 9).returncode==0                                                         # never killed: the same to the last digit
+    same_audit(LabelAudit.load(tmp_path/'a'/'audit.csv'), LabelAudit.load(tmp_path/'b'/'audit.csv'))
+
+def trainer(log):
+    def train(dls):
+        log.append(dls)
+        return pair(dls, mixture=False)
+    return train
+
+def test_no_network_sees_what_it_judges(faces, tmp_path):
+    dls,log = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0),[]
+    audit = LabelAudit.cross_validate(trainer(log), dls, tmp_path/'f', k=3, progress=False)
+    held = [set(item_names(o.valid_ds)) for o in log]
+    assert all(h.isdisjoint(item_names(o.train_ds)) for h,o in zip(held, log)) and set.union(*held)==set(audit.df.file) and sum(map(len, held))==30
+    learn = pair(dls, mixture=False)                                                         # all folds had these weights, so this is what they said
+    torch.testing.assert_close(torch.tensor(audit.df[['similarity_0','similarity_1']].to_numpy().T).float(), ordered_pass(learn, lambda p,y: p.similarity(y)))
+    for i in range(2):
+        est = BetaMixture(max_iter=100).fit(audit.df[f'similarity_{i}'].to_numpy())
+        np.testing.assert_allclose(audit.df[f'p_clean_{i}'], np.interp(audit.df[f'similarity_{i}'], np.linspace(0, 1, 1001), clean_lookup(est)).clip(1e-4, 1-1e-4), atol=1e-4)
+
+def test_cross_validation_of_fastai_dataloaders(faces, tmp_path):
+    files = sorted((faces/'train').rglob('*.png'))
+    table = pd.DataFrame(dict(name=[str(f.relative_to(faces)) for f in files], label=[f.parent.name for f in files]))
+    tables = ImageDataLoaders.from_df(table, faces, valid_pct=.2, seed=1, bs=8, num_workers=0, item_tfms=Resize(16))
+    folder = ImageDataLoaders.from_folder(faces, bs=8, num_workers=0, item_tfms=Resize(16))
+    for name,dls in dict(tables=tables, folder=folder).items():
+        audit = LabelAudit.cross_validate(trainer([]), dls, tmp_path/name, k=2, progress=False)
+        assert audit.df.file.tolist()==item_names(dls.train_ds)
+        same(audit.df[['label','similarity_0']], label_table(pair(dls, mixture=False))[['label','similarity_0']])
+
+def test_a_folder_of_folds_belongs_to_its_data(faces, tmp_path):
+    make = lambda **kw: FERDataLoaders.from_folder(faces, bs=7, img_size=16, num_workers=0, **kw)
+    train = trainer([])
+    LabelAudit.cross_validate(train, make(noise=.2, seed=0), tmp_path/'f', k=2, progress=False)
+    cross = lambda dls,train=train,**kw: LabelAudit.cross_validate(train, dls, tmp_path/'f', **{**dict(k=2, progress=False), **kw})
+    with pytest.raises(ValueError, match='different: images_and_labels'): cross(make(noise=.2, seed=1))
+    with pytest.raises(ValueError, match='different: k'): cross(make(noise=.2, seed=0), k=3)
+    with pytest.raises(ValueError, match='different: make_learner'): cross(make(noise=.2, seed=0), lambda dls: pair(dls))
+    (tmp_path/'f'/'fold_1.npy').write_bytes(b'half')
+    with pytest.raises(ValueError, match='fold_1.npy'): cross(make(noise=.2, seed=0))
+
+def test_history_by_image(faces):
+    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+    learn = pair(dls, mixture=False)
+    with learn.no_bar(), learn.no_logging(): learn.fit(3, 1e-2, cbs=ReSup(history=2))
+    audit = LabelAudit.from_learner(learn)
+    assert audit.history.shape==(30,2) and audit.history.dtype==np.float16
+    seen = learn.similarities.isfinite().all(0).numpy()
+    assert seen.sum()==28 and np.isnan(audit.history[~seen,-1]).all()                        # the last, incomplete batch isn't trained on
+    np.testing.assert_allclose(audit.history[seen,-1], weigher(learn.model)(learn.similarities).mean(0)[seen], atol=1e-3)
+    plain = pair(dls)
+    assert LabelAudit.from_learner(plain).history is None
