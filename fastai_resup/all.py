@@ -8,3 +8,4 @@ from .losses import *
 from .callbacks import *
 from .learner import *
 from .audit import *
+from .review import *
