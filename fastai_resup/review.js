@@ -12,7 +12,7 @@ let steps = [], view = [], cursor = 0, nDecided = 0, unsaved = false, stored = t
 const kind = c => c === UNDECIDED ? '' : c === KEEP ? 'keep' : c === DROP ? 'drop' : 'relabel';
 const badge = c => c === UNDECIDED ? '' : c === KEEP ? '✓ keep' : c === DROP ? '✕ drop' : '→ ' + D.classes[c - FIRST];
 const shortName = f => f.length > 60 ? f.slice(0, 25) + '…' + f.slice(-30) : f;
-const percent = p => p === null ? '–' : Math.round(100 * p) + ' %', decimals = p => p === null ? '–' : p.toFixed(2);
+const percent = p => p === null ? '–' : Math.round(100 * p) + '%', decimals = p => p === null ? '–' : p.toFixed(2);
 
 // ---- messages
 function notice(text, good) {
@@ -228,8 +228,11 @@ function makeCard() {
   el.setAttribute('role', 'option');
   const thumb = part('thumb'), broken = part('broken', thumb), badge = part('badge'), lines = part('lines');
   broken.textContent = 'unreadable';
-  const line = (cls, sign) => { const o = part('line ' + cls, lines), tag = part('tag', o, 'span'); tag.textContent = sign; return [o, tag, part('name', o, 'span'), part('num', o, 'span')]; };
-  const [, , given, clean] = line('from', '·'), [to, sign, suggested, prob] = line('to', '→'), meter = part('', part('meter', lines), 'i');
+  const from = part('line from', lines), given = part('name', from, 'span'), tag = part('num', from, 'span');
+  const to = part('line to', lines), sign = part('tag', to, 'span'), suggested = part('name', to, 'span'), prob = part('num', to, 'span');
+  const low = part('line low', lines), meter = part('', part('meter', low), 'i'), clean = part('num', low, 'span');
+  tag.textContent = 'given';
+  clean.title = low.title = 'p(clean)';
   el.parts = {thumb, broken, badge, given, clean, to, sign, suggested, prob, meter};
   el.addEventListener('click', () => { moveTo(el.at); scroll.focus({preventScroll: true}); });
   return el;
@@ -255,7 +258,6 @@ function fill(el, i) {
   p.to.className = same ? 'line to same' : 'line to';
   p.prob.textContent = percent(D.prob[r]);
   p.clean.textContent = decimals(D.p_clean[r]);
-  p.clean.title = 'p(clean)';
   p.meter.style.transform = `scaleX(${D.p_clean[r] ?? 0})`;
   el.title = D.files[r].slice(0, 300);
   el.setAttribute('aria-posinset', i + 1);
@@ -304,7 +306,7 @@ function describe() {
   $('bar').max = view.length || 1;
   $('bar').value = view.length - left;
   $('count').textContent = view.length === N ? `${number(nDecided)} of ${number(N)} decided` : `${number(view.length - left)} of ${number(view.length)} shown, ${number(nDecided)} in all decided`;
-  $('shown').textContent = `${number(view.length)} of ${number(N)} images`;
+  $('shown').textContent = `${number(view.length)} shown`;
   $('bulk-title').textContent = `All ${number(left)} undecided images shown`;
   for (const id of ['bulk-relabel', 'bulk-keep', 'bulk-drop']) $(id).disabled = !left;
   $('undo').disabled = !steps.length;
@@ -318,8 +320,8 @@ function describe() {
   $('p-given').textContent = given;
   $('p-suggested').textContent = same ? `${suggested} (the same)` : suggested;
   $('p-prob').textContent = percent(D.prob[r]);
-  $('p-clean').textContent = `${decimals(D.p_clean[r])} (networks ${decimals(D.p0[r])}, ${decimals(D.p1[r])})`;
-  $('p-agree').textContent = D.agree[r] ? 'both predict the same class' : 'predict different classes';
+  $('p-clean').textContent = decimals(D.p_clean[r]);
+  $('p-agree').textContent = `${decimals(D.p0[r])}, ${decimals(D.p1[r])}; ${D.agree[r] ? 'they agree' : 'they differ'}`;
   $('p-decision').textContent = badge(codes[r]) || 'undecided';
   $('p-file').textContent = D.files[r];
   try { $('p-file').href = D.uri + D.files[r].split(D.sep).map(encodeURIComponent).join('/'); } catch (e) { $('p-file').removeAttribute('href'); }
@@ -388,7 +390,11 @@ $('filters').addEventListener('submit', e => e.preventDefault());
 $('filters').addEventListener('input', filter);
 $('filters').addEventListener('change', e => { if (pointer && e.target.type !== 'search') scroll.focus({preventScroll: true}); }); // so that keys decide again
 $('picker-search').addEventListener('input', listClasses);
-$('picker-search').addEventListener('keydown', e => { const b = $('picker-list').firstElementChild; if (e.key === 'Enter' && b) { e.preventDefault(); b.click(); } });
+$('picker-search').addEventListener('keydown', e => {
+  const b = $('picker-list').firstElementChild, c = e.key.length === 1 ? '1234567890'.indexOf(e.key) : -1;
+  if (e.key === 'Enter' && b) { e.preventDefault(); b.click(); }
+  else if (c >= 0 && c < K && !e.target.value && !D.classes.some(o => o.includes(e.key))) { e.preventDefault(); pick(c); }
+});
 addEventListener('dragover', e => e.preventDefault());
 addEventListener('drop', e => { e.preventDefault(); if (e.dataTransfer.files[0]) load(e.dataTransfer.files[0]); });
 new ResizeObserver(measure).observe(scroll);
