@@ -14,7 +14,7 @@ from fastai_resup.review import *
 
 def wrong(dls): return (dls.train_targs!=dls.true_targs).float().mean().item()
 
-def run(seed, n_train=700, n_valid=490, img_size=48, epochs=4, threshold=.5, min_prob=0., drop=False, noise=.3, lr=4e-3, nuisance=0., bs=32):
+def run(seed, n_train=700, n_valid=490, img_size=64, epochs=6, threshold=.5, min_prob=0., drop=False, noise=.3, lr=4e-3, nuisance=0., bs=16):
     "One row: before, after, and how good the changes were"
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as tmp:
@@ -25,7 +25,6 @@ def run(seed, n_train=700, n_valid=490, img_size=48, epochs=4, threshold=.5, min
         audit = LabelAudit.from_learner(learn)
         decisions = audit.suggest(threshold, min_prob, drop=drop)
         better = audit.apply(decisions, dls=dls)
-        audit.df.to_pickle(f'/tmp/audit_{seed}_{n_train}_{img_size}_{epochs}.pkl')
         again,_ = train_pair(better, **kw)
         row = dict(seed=seed, decided=len(decisions), left=len(better.train_ds), wrong_before=wrong(dls), wrong_after=wrong(better),
                    accuracy_before=pair_accuracy(learn)['accuracy'], accuracy_after=pair_accuracy(again)['accuracy'])
@@ -34,7 +33,7 @@ def run(seed, n_train=700, n_valid=490, img_size=48, epochs=4, threshold=.5, min
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--seeds', type=int, nargs='+', default=[0,1,2])
-    for name,default in dict(n_train=700, n_valid=490, img_size=48, epochs=4, threshold=.5, min_prob=0., noise=.3, nuisance=0.).items():
+    for name,default in dict(n_train=700, n_valid=490, img_size=64, epochs=6, threshold=.5, min_prob=0., noise=.3, nuisance=0.).items():
         p.add_argument('--'+name.replace('_','-'), type=type(default), default=default)
     p.add_argument('--drop', action='store_true', help='drop doubtful images that are not relabelled')
     args = vars(p.parse_args())

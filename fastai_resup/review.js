@@ -384,7 +384,7 @@ click('bulk-relabel', () => bulk(r => FIRST + D.suggested[r], r => D.suggested[r
 click('bulk-keep', () => bulk(KEEP, () => true, 'Kept'));
 click('bulk-drop', () => bulk(DROP, () => true, 'Dropped'));
 click('filter-button', () => openFilters(!$('filters').classList.contains('open')));
-click('reset', () => { $('filters').reset(); filter(); });
+click('show-all', () => { $('filters').reset(); filter(); });
 $('file').addEventListener('change', e => { const f = e.target.files[0]; if (f) load(f).then(() => { e.target.value = ''; }); });
 $('filters').addEventListener('submit', e => e.preventDefault());
 $('filters').addEventListener('input', filter);
