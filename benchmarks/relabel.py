@@ -14,7 +14,7 @@ from fastai_resup.review import *
 
 def wrong(dls): return (dls.train_targs!=dls.true_targs).float().mean().item()
 
-def run(seed, n_train=700, n_valid=490, img_size=64, epochs=6, threshold=.5, min_prob=0., drop=False, noise=.3, lr=4e-3, nuisance=0., bs=16):
+def run(seed, n_train=700, n_valid=490, img_size=64, epochs=6, threshold=.2, min_prob=.5, drop=False, noise=.3, lr=4e-3, nuisance=0., bs=16):
     "One row: before, after, and how good the changes were"
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as tmp:
@@ -33,7 +33,7 @@ def run(seed, n_train=700, n_valid=490, img_size=64, epochs=6, threshold=.5, min
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--seeds', type=int, nargs='+', default=[0,1,2])
-    for name,default in dict(n_train=700, n_valid=490, img_size=64, epochs=6, threshold=.5, min_prob=0., noise=.3, nuisance=0.).items():
+    for name,default in dict(n_train=700, n_valid=490, img_size=64, epochs=6, threshold=.2, min_prob=.5, noise=.3, nuisance=0.).items():
         p.add_argument('--'+name.replace('_','-'), type=type(default), default=default)
     p.add_argument('--drop', action='store_true', help='drop doubtful images that are not relabelled')
     args = vars(p.parse_args())

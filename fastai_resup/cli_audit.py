@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/cli_audit.html.md"""
 # %% auto #0
 __all__ = ['model_settings', 'audit_items', 'audit_images', 'read_p_clean', 'resup_audit']
 
-# %% ../nbs/13_cli_audit.ipynb #00000016
+# %% ../nbs/13_cli_audit.ipynb #00000003
 import json, os
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .cli import UsageError, check_args, check_free, load_images, load_model, on
 from .data import FERDataLoaders, FERItem
 from .review import page_files, restore_field
 
-# %% ../nbs/13_cli_audit.ipynb #00000019
+# %% ../nbs/13_cli_audit.ipynb #00000006
 def model_settings(
     model, # Folder that `resup-train` wrote, or its model.pkl
 )->dict: # What it was trained with; empty where that isn't known
@@ -31,7 +31,7 @@ def model_settings(
     except ValueError as e: raise ValueError(f'{f} is damaged: {e}') from e
     return res if isinstance(res, dict) else {}
 
-# %% ../nbs/13_cli_audit.ipynb #0000001a
+# %% ../nbs/13_cli_audit.ipynb #00000007
 def audit_items(
     data, # Folder of images, as `resup-train` takes it
     settings:dict, # What `model_settings` returned
@@ -50,7 +50,7 @@ def audit_items(
     if any(o.true is None for o in items): return [FERItem(o.file, o.label) for o in items]
     return items
 
-# %% ../nbs/13_cli_audit.ipynb #0000001c
+# %% ../nbs/13_cli_audit.ipynb #00000009
 def audit_images(
     learn:Learner, # An exported `ReSupLearner` with a mixture, see `load_model`
     items, # `FERItem`s
@@ -65,7 +65,7 @@ def audit_images(
     try: return LabelAudit.from_learner(learn)
     finally: learn.dls = dls
 
-# %% ../nbs/13_cli_audit.ipynb #0000001d
+# %% ../nbs/13_cli_audit.ipynb #0000000a
 def read_p_clean(
     f, # The p_clean.csv that `resup-train` wrote
 )->LabelAudit: # Its rows, with absolute file names
@@ -81,7 +81,7 @@ def read_p_clean(
     if missing: raise FileNotFoundError(f'{len(missing)} of {len(df)} images in {f} are not there, such as {missing[0]}: run this in the folder in which resup-train ran')
     return LabelAudit(df.assign(file=[os.path.abspath(o) for o in df.file]))
 
-# %% ../nbs/13_cli_audit.ipynb #0000001f
+# %% ../nbs/13_cli_audit.ipynb #0000000c
 @call_parse
 @one_line_errors
 def resup_audit(
@@ -114,7 +114,7 @@ def resup_audit(
     print(f'{len(audit.df)} labels, of which the mixture finds {audit.noise_rate:.0%} wrong. Open {page} in a browser')
     return page
 
-# %% ../nbs/13_cli_audit.ipynb #00000020
+# %% ../nbs/13_cli_audit.ipynb #0000000d
 def _apply(decisions, data, settings, out, overwrite, **kwargs):
     "Write the corrected label list; the model isn't needed for that"
     if not decisions.is_file(): raise FileNotFoundError(f'{decisions} does not exist')
