@@ -1,6 +1,6 @@
 """Do corrected labels help? Drawn faces, 30 % wrong labels: train with ReSup, audit, take the suggestions, train again.
 
-    python benchmarks/relabel.py --seeds 0 1 2            # about five minutes a seed on one core
+    python benchmarks/relabel.py --seeds 0 1 2            # two trainings a seed, minutes each on a CPU
 
 For each seed a row: share of wrong labels and accuracy of the ensemble on faces with right labels, before and after. Both trainings are the same but for the labels."""
 import argparse, tempfile, time

@@ -9,7 +9,7 @@ __all__ = ['decision_columns', 'decision_names', 'page_files', 'escape_field', '
            'check_decisions', 'save_decisions', 'read_decisions', 'corrected_labels', 'relabel_dls', 'take_decisions',
            'make_thumb', 'save_thumbs', 'page_data', 'Review']
 
-# %% ../nbs/12_review.ipynb #00000029
+# %% ../nbs/12_review.ipynb #00000003
 import csv, hashlib, json, os, warnings
 from dataclasses import is_dataclass, replace
 from functools import partial
@@ -28,13 +28,13 @@ from fastai.torch_core import defaults
 from .audit import LabelAudit, item_names, save_csv, show_suspects
 from .cli import new_folder
 
-# %% ../nbs/12_review.ipynb #0000002e
+# %% ../nbs/12_review.ipynb #00000008
 decision_columns = ['file','label','decision','new_label']
 
-# %% ../nbs/12_review.ipynb #0000002f
+# %% ../nbs/12_review.ipynb #00000009
 decision_names = ('keep','relabel','drop')
 
-# %% ../nbs/12_review.ipynb #00000031
+# %% ../nbs/12_review.ipynb #0000000b
 _formula = tuple("=+-@\t\r\n'")
 
 def escape_field(
@@ -43,14 +43,14 @@ def escape_field(
     "Put an apostrophe before text that a spreadsheet would run, and before an apostrophe; undone by `restore_field`"
     return "'"+s if s[:1] in _formula else s
 
-# %% ../nbs/12_review.ipynb #00000032
+# %% ../nbs/12_review.ipynb #0000000c
 def restore_field(
     s:str, # What `escape_field` returned, or plain text
 )->str: # The text as it was
     "Take away the apostrophe that `escape_field` put there"
     return s[1:] if s[:1]=="'" and s[1:2] in _formula else s
 
-# %% ../nbs/12_review.ipynb #00000035
+# %% ../nbs/12_review.ipynb #0000000f
 def audit_classes(
     df:pd.DataFrame, # `LabelAudit.df`
     classes=None, # Class names in their order; None: the names in `df`, sorted
@@ -61,7 +61,7 @@ def audit_classes(
     if len(res)<len(set(classes)): raise ValueError(f'two of the classes {list(classes)} read the same: rename one')
     return res
 
-# %% ../nbs/12_review.ipynb #00000036
+# %% ../nbs/12_review.ipynb #00000010
 def check_decisions(
     df:pd.DataFrame, # Has the columns of `decision_columns`; others are ignored, and so are rows without a decision
     audit:LabelAudit=None, # Audit that the decisions are for; None checks their form only
@@ -83,7 +83,7 @@ def check_decisions(
     if bad: raise ValueError('\n'.join(bad[:10] + ([f'and {len(bad)-10} more'] if len(bad)>10 else [])))
     return pd.DataFrame(rows, columns=decision_columns, dtype=object)
 
-# %% ../nbs/12_review.ipynb #00000037
+# %% ../nbs/12_review.ipynb #00000011
 def _texts(s):
     "The values of a column as str, '' where there is none"
     return ['' if o is None or o!=o else str(o) for o in s.tolist()]
@@ -101,7 +101,7 @@ def _audited(audit, classes=None):
         raise ValueError(f'the audit has {_short(twice)} more than once, so decisions by file are not certain: list each image once')
     return given,audit_classes(audit.df, classes)
 
-# %% ../nbs/12_review.ipynb #00000038
+# %% ../nbs/12_review.ipynb #00000012
 def _fault(file, label, decision, new, known):
     "What is wrong with a decision, None if nothing is"
     if not decision: return f'a new label {_short(new)} without a decision: write relabel'
@@ -120,7 +120,7 @@ def _decision(file, label, decision, new, known):
     if known is None: return file,label,decision,new or None
     return file,known[0][file],decision,known[1][new] if new else None
 
-# %% ../nbs/12_review.ipynb #0000003b
+# %% ../nbs/12_review.ipynb #00000015
 def save_decisions(
     decisions:pd.DataFrame, # Has the columns of `decision_columns`
     f, # Path of the csv file
@@ -130,7 +130,7 @@ def save_decisions(
     text = {c:[escape_field(o) for o in _texts(decisions[c])] for c in decision_columns}
     return save_csv(pd.DataFrame(text, columns=decision_columns, dtype=object), f, overwrite)
 
-# %% ../nbs/12_review.ipynb #0000003c
+# %% ../nbs/12_review.ipynb #00000016
 def read_decisions(
     f, # Path of a csv file, from the page, from `save_decisions` or written by hand
     audit:LabelAudit=None, # Audit that the decisions are for; None checks their form only
@@ -148,7 +148,7 @@ def read_decisions(
         return check_decisions(df, audit, classes, [f'line {o}' for o in lines[1:]])
     except (ValueError, csv.Error) as e: raise ValueError('\n'.join(f'{f}, {o}' for o in str(e).split('\n'))) from e
 
-# %% ../nbs/12_review.ipynb #0000003d
+# %% ../nbs/12_review.ipynb #00000017
 def _csv_rows(f):
     "The line that each row of a csv file starts in, and the rows; empty lines are left out"
     lines,rows,line = [],[],1
@@ -161,7 +161,7 @@ def _csv_rows(f):
         except csv.Error as e: raise csv.Error(f'line {line}: {e}') from e
     return lines,rows
 
-# %% ../nbs/12_review.ipynb #00000040
+# %% ../nbs/12_review.ipynb #0000001a
 @patch
 def suggest(self:LabelAudit,
     threshold:float=.2, # Labels whose p(clean) is below this are decided
@@ -178,7 +178,7 @@ def suggest(self:LabelAudit,
     res = pd.DataFrame(dict(file=df.file, label=df.label, decision=np.where(sure, 'relabel', 'drop'), new_label=df.suggested.astype(object).where(sure, None)), dtype=object)
     return (res if drop else res[sure]).reset_index(drop=True)
 
-# %% ../nbs/12_review.ipynb #00000044
+# %% ../nbs/12_review.ipynb #0000001e
 def corrected_labels(
     df:pd.DataFrame, # `LabelAudit.df`
     decisions:pd.DataFrame, # What `check_decisions` returned for it
@@ -192,7 +192,7 @@ def corrected_labels(
     for i,(c,v) in enumerate(dict(label=label, given=df['label'].tolist(), decision=[d for d,_ in what]).items()): res.insert(i+1, c, pd.Series(v, res.index, dtype=object))
     return res if dropped else res[res['decision']!='drop']
 
-# %% ../nbs/12_review.ipynb #00000046
+# %% ../nbs/12_review.ipynb #00000020
 def relabel_dls(
     dls:DataLoaders, # Has a `Datasets` whose last target is a category
     labels, # New label of each training image, in order; None drops the image
@@ -204,7 +204,7 @@ def relabel_dls(
     train = dls.train.new(_relabel(ds, keep, [labels[i] for i in keep]), bs=min(dls.train.bs or 1, len(keep)))
     return type(dls)(train, *dls.loaders[1:], path=dls.path, device=dls.device)
 
-# %% ../nbs/12_review.ipynb #00000047
+# %% ../nbs/12_review.ipynb #00000021
 def _relabel(ds, keep, labels):
     "A copy of the training `Datasets` with the items `keep` and their new `labels`"
     items = ds.items.iloc[keep] if isinstance(ds.items, pd.DataFrame) else [ds.items[i] for i in keep]
@@ -216,7 +216,7 @@ def _relabel(ds, keep, labels):
     y = TfmdLists(labels, fs, do_setup=False, split_idx=0, types=[type(labels[0])])
     return Datasets(tls=[*(tl._new(items, split_idx=0) for tl in ds.tls[:-1]), y], n_inp=ds.n_inp)
 
-# %% ../nbs/12_review.ipynb #00000048
+# %% ../nbs/12_review.ipynb #00000022
 @patch
 def apply(self:LabelAudit,
     decisions, # Path of a csv file, a DataFrame with the columns of `decision_columns`, or a `Review`
@@ -236,7 +236,7 @@ def apply(self:LabelAudit,
     if lost: warnings.warn(f'after these decisions no training image is left of {", ".join(map(str, lost))}')
     return res
 
-# %% ../nbs/12_review.ipynb #00000049
+# %% ../nbs/12_review.ipynb #00000023
 def take_decisions(
     decisions, # Path of a csv file, a DataFrame with the columns of `decision_columns`, or a `Review`
     audit:LabelAudit, # Audit that they are for
@@ -246,7 +246,7 @@ def take_decisions(
     if isinstance(decisions, (str,Path)): return read_decisions(decisions, audit, classes)
     return check_decisions(getattr(decisions, 'decisions', decisions), audit, classes)
 
-# %% ../nbs/12_review.ipynb #0000004a
+# %% ../nbs/12_review.ipynb #00000024
 def _check_same(df, dls):
     "Raise unless the training images of `dls` are the audited ones, with the labels that they had"
     names,files = list(dls.vocab),item_names(dls.train_ds)
@@ -257,7 +257,7 @@ def _check_same(df, dls):
     for i,(f,l) in enumerate(zip(files, df['label'])):
         if names[int(y[i])]!=l: raise ValueError(f'{_short(f)} has the label {names[int(y[i])]!r} in these dls and {l!r} in the audit: are they corrected already?')
 
-# %% ../nbs/12_review.ipynb #00000067
+# %% ../nbs/12_review.ipynb #0000004e
 def make_thumb(
     f, # Path of an image
     size:int=112, # Side in pixels; other shapes get grey margins
@@ -267,7 +267,7 @@ def make_thumb(
         im.draft('RGB', (2*size,2*size))
         return ImageOps.pad(im.convert('RGB'), (size,size), Image.Resampling.BICUBIC, color=(128,128,128))
 
-# %% ../nbs/12_review.ipynb #00000068
+# %% ../nbs/12_review.ipynb #0000004f
 _sheet = 5 # Thumbnails in a row, and rows in a sheet
 
 def _placeholder(size):
@@ -287,7 +287,7 @@ def _save_sheet(job, folder, size):
     im.save(folder/f'{number:05d}.jpg', quality=82)
     return bad
 
-# %% ../nbs/12_review.ipynb #00000069
+# %% ../nbs/12_review.ipynb #00000050
 def save_thumbs(
     files, # Paths of images, in the order of the page
     folder, # Folder to write into, made where it isn't there
@@ -301,7 +301,7 @@ def save_thumbs(
     found = parallel(partial(_save_sheet, folder=folder, size=size), jobs, n_workers=min(8, defaults.cpus), threadpool=True, progress=progress)
     return {f:why for bad in found for f,why in bad.items()}
 
-# %% ../nbs/12_review.ipynb #0000006b
+# %% ../nbs/12_review.ipynb #00000052
 def page_data(
     df:pd.DataFrame, # Rows of an audit, in the order of the page
     classes=None, # Class names that may be chosen, in the order of their keys; None: those in `df`
@@ -320,7 +320,7 @@ def page_data(
     return dict(id=hashlib.sha256(json.dumps(data).encode()).hexdigest()[:20], title=title, sheet=_sheet, sep=os.sep, uri=Path(root).resolve().as_uri()+'/',
                 broken=[i for i,f in enumerate(files) if f in bad], **data)
 
-# %% ../nbs/12_review.ipynb #0000006c
+# %% ../nbs/12_review.ipynb #00000053
 def _ids(df, column, ids):
     "Class ids of a column"
     lacking = sorted({str(o) for o in df[column]}-set(ids))
@@ -331,10 +331,10 @@ def _as_script(data):
     "JavaScript that any HTML or encoding leaves alone"
     return 'window.RESUP_AUDIT = ' + json.dumps(data, separators=(',',':')).replace('<', '\\u003c') + ';\n'
 
-# %% ../nbs/12_review.ipynb #0000006d
+# %% ../nbs/12_review.ipynb #00000054
 page_files = ('data.js','index.html','review.css','review.js','settings.json','thumbs')
 
-# %% ../nbs/12_review.ipynb #0000006e
+# %% ../nbs/12_review.ipynb #00000055
 @patch
 def to_html(self:LabelAudit,
     folder, # Folder to write; open its index.html
@@ -360,7 +360,7 @@ def to_html(self:LabelAudit,
     if bad: warnings.warn(f"{len(bad)} of {len(df)} images can't be read and have a placeholder: {', '.join(map(_short, list(bad)[:10]))}{' …' if len(bad)>10 else ''}")
     return Path(folder)/'index.html'
 
-# %% ../nbs/12_review.ipynb #00000074
+# %% ../nbs/12_review.ipynb #0000005b
 class Review:
     """Decisions about the labels of an audit, by file, whatever is being shown.
 
@@ -424,7 +424,7 @@ class Review:
         if len(found)!=1: raise ValueError(f'no image {o!r} in the audit')
         return found
 
-# %% ../nbs/12_review.ipynb #00000075
+# %% ../nbs/12_review.ipynb #0000005c
 @patch
 def table(self:Review,
     n:int=50, # How many; None for all
@@ -443,7 +443,7 @@ def table(self:Review,
     if undecided: fits &= df.decision==''
     return df[fits][:n]
 
-# %% ../nbs/12_review.ipynb #00000076
+# %% ../nbs/12_review.ipynb #0000005d
 @patch
 def show(self:Review,
     n:int=16, # How many of the most suspect images that aren't decided yet
@@ -460,7 +460,7 @@ def show(self:Review,
         ax.text(.03, .03, f'{i} {d} {new}'.strip(), transform=ax.transAxes, va='bottom', fontsize=6*size, bbox=dict(fc='w', ec='none', alpha=.8, pad=1))
     return axs
 
-# %% ../nbs/12_review.ipynb #00000077
+# %% ../nbs/12_review.ipynb #0000005e
 @patch
 def save(self:Review,
     f, # Path of the csv file
