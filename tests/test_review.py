@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from fastai.vision.all import ImageDataLoaders,Resize
 from PIL import Image
+from fastcore import script
 
 from fastai_resup.audit import LabelAudit,item_names
 from fastai_resup.callbacks import ReSup
@@ -122,7 +123,7 @@ def test_command_from_csv(found, tmp_path):
     labels = pd.read_csv(tmp_path/'labels.csv').set_index('file')
     assert labels.label[audit.df.file].tolist()==audit.apply(audit.suggest(.2)).label.tolist()
 
-def test_command_errors(found, tmp_path):
+def test_command_errors(found, tmp_path, monkeypatch, capsys):
     out,audit = found
     (tmp_path/'d.csv').write_text(f'file,label,decision,new_label\n{audit.df.file[0]},{audit.df.label[0]},relabel,awe\n')
     (tmp_path/'moved.csv').write_text((out/'p_clean.csv').read_text().replace('/train/', '/gone/'))
@@ -131,8 +132,10 @@ def test_command_errors(found, tmp_path):
     for args,named,code in (((out,out/'p_clean.csv','--apply',tmp_path/'d.csv','--out',tmp_path/'l.csv'),"line 2: unknown class 'awe'",1), ((out,tmp_path/'moved.csv','--out',tmp_path/'p'),'/gone/',1),
                             ((out,tmp_path/'other.csv','--out',tmp_path/'p'),'no column file',1), ((out,tmp_path/'nowhere','--out',tmp_path/'p'),'nowhere',1),
                             ((out,out/'p_clean.csv','--out',tmp_path/'full','--overwrite'),'thesis.txt',1), ((out,out/'p_clean.csv','--n',0,'--out',tmp_path/'p'),'--n must be',2)):
-        p = command(*args)
-        assert p.returncode==code and named in p.stderr and 'Traceback' not in p.stderr, (args, p.stderr)
+        monkeypatch.setattr(sys, 'argv', ['resup-audit', *map(str, args)])
+        with pytest.raises(SystemExit) as e: script._run_cli(resup_audit.__wrapped__, False)
+        err = capsys.readouterr().err
+        assert e.value.code==code and named in err and 'Traceback' not in err, (args, err)
     assert not (tmp_path/'p').exists() and not (tmp_path/'l.csv').exists()
 
 def test_p_clean_csv_with_odd_names(tmp_path, monkeypatch):
