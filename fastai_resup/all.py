@@ -10,3 +10,4 @@ from .callbacks import *
 from .learner import *
 from .audit import *
 from .votes import *
+from .review import *
