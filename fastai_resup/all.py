@@ -1,5 +1,6 @@
 "Every public name, for `from fastai_resup.all import *` after fastai's own star import"
 from .mixture import *
+from .files import *
 from .labels import *
 from .manifest import *
 from .data import *

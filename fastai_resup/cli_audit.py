@@ -14,10 +14,11 @@ from pathlib import Path
 import pandas as pd
 from fastai.vision.all import Learner
 from fastcore.script import call_parse
-from .audit import LabelAudit, save_csv
-from .cli import UsageError, check_args, check_free, load_images, load_model, one_line_errors
+from .audit import LabelAudit
+from .cli import UsageError, check_args, load_images, load_model, one_line_errors
 from .data import FERDataLoaders, FERItem
-from .review import page_files, restore_field
+from .files import check_free, save_csv, unguard_formula
+from .review import page_files
 
 # %% ../nbs/13_cli_audit.ipynb #00000006
 def model_settings(
@@ -76,7 +77,7 @@ def read_p_clean(
     lacking = [c for c in ('file','label','suggested','p_clean','similarity_0','similarity_1') if c not in df]
     if lacking: raise ValueError(f'{f} is no p_clean.csv of resup-train: it has no column {", ".join(lacking)}')
     for c in names:
-        if c in df: df[c] = df[c].map(restore_field).astype(object)
+        if c in df: df[c] = df[c].map(unguard_formula).astype(object)
     missing = [o for o in df.file if not Path(o).is_file()]
     if missing: raise FileNotFoundError(f'{len(missing)} of {len(df)} images in {f} are not there, such as {missing[0]}: run this in the folder in which resup-train ran')
     return LabelAudit(df.assign(file=[os.path.abspath(o) for o in df.file]))

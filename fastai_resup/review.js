@@ -101,8 +101,8 @@ function recallAtStart() {
 addEventListener('storage', e => { if (e.key === KEY && recall(e.newValue)) update(); });
 addEventListener('beforeunload', e => { if (!stored && unsaved && nDecided) e.preventDefault(); });
 
-// ---- csv: what a spreadsheet would run gets an apostrophe in front, and so does an apostrophe; reading takes it away
-const FORMULA = /^[=+\-@\t\r\n']/;
+// ---- csv: text that a spreadsheet would run is guarded as guard_formula in files.py does it
+const FORMULA = /^'*[=+\-@\t\r\n]/;
 const field = s => { if (FORMULA.test(s)) s = "'" + s; return /[",\r\n]/.test(s) ? '"' + s.replaceAll('"', '""') + '"' : s; };
 const restore = s => s[0] === "'" && FORMULA.test(s.slice(1)) ? s.slice(1) : s;
 function csvText() {

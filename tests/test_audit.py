@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from fastai_resup.audit import LabelAudit,item_names,label_table,reliability,save_csv
+from fastai_resup.audit import LabelAudit,item_names,label_table,reliability
 from fastai_resup.callbacks import ReSup,ordered_pass,weigher
 from fastai_resup.data import FERDataLoaders
+from fastai_resup.files import save_csv
 from fastai_resup.labels import ferplus_votes,read_ferplus_votes
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.mixture import BetaMixture,clean_lookup

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 import fastai_resup.cli as cli
-from fastai_resup.cli import find_arch,load_model,new_folder,resup_demo,resup_predict,resup_train
+from fastai_resup.cli import find_arch,load_model,resup_demo,resup_predict,resup_train
+from fastai_resup.files import new_folder
 from fastai_resup.synth import make_faces
 
 ENV = {**os.environ, 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore'}

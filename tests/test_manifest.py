@@ -16,9 +16,10 @@ from fastcore.foundation import L
 from fastai_resup.audit import LabelAudit
 from fastai_resup.callbacks import ReSup, keep_order
 from fastai_resup.data import FERDataLoaders
+from fastai_resup.files import guard_formula, save_text, unguard_formula
 from fastai_resup.labels import noise_models, rafdb_classes, rafdb_labels
 from fastai_resup.learner import ReSupLearner
-from fastai_resup.manifest import ManifestError, NoiseManifest, guard_formula, label_list_text, leaves_folder, manifest_text, save_text, unguard_formula
+from fastai_resup.manifest import ManifestError, NoiseManifest, label_list_text, leaves_folder, manifest_text
 from fastai_resup.synth import make_faces
 
 fuzz = partial(settings, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
