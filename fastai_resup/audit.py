@@ -21,6 +21,7 @@ from fastcore.basics import patch
 from fastai.torch_core import get_model
 from .callbacks import check_paired, ordered_pass, weigher
 from .data import FERImage
+from .losses import hard_targs
 
 # %% ../nbs/08_audit.ipynb #00000005
 def item_names(
@@ -43,7 +44,7 @@ def _opinions(pair, y):
     "Similarities, given ids, both networks' and the ensemble's predictions and the ensemble's probability of it: shape (7, B)"
     p = torch.stack(tuple(pair)).float().softmax(-1)
     prob,pred = p.mean(0).max(-1)
-    return torch.cat([pair.similarity(y).double(), torch.stack([y.double(), *p.argmax(-1).double(), pred.double(), prob.double()])])
+    return torch.cat([pair.similarity(y).double(), torch.stack([hard_targs(y).double(), *p.argmax(-1).double(), pred.double(), prob.double()])])
 
 # %% ../nbs/08_audit.ipynb #00000008
 def label_table(
