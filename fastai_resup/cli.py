@@ -26,7 +26,7 @@ from fastcore.script import call_parse, is_cli
 from matplotlib.figure import Figure
 from .audit import LabelAudit, csv_text, label_table, save_csv
 from .callbacks import ReSup, auroc, ordered_pass
-from .data import FERDataLoaders, unreadable_images
+from .data import FERDataLoaders, items_table, unreadable_images
 from .learner import resup_learner
 from .models import lite0_weights, log_mean_prob, speed_up_cpu
 from .synth import make_faces
@@ -337,8 +337,7 @@ def load_images(
     items = [*dls.train_ds.items, *dls.valid_ds.items]
     if len(dls.vocab)<2: raise ValueError(f'{path} has only the class {dls.vocab[0]}: there is nothing to tell apart')
     check_readable([o.file for o in items])
-    table = pd.DataFrame([vars(o) for o in items])
-    if dls.true_targs is None: table = table.drop(columns='true')
+    table = items_table(items)
     cache = 3*img_size**2*len(items)<=max_cache
     return FERDataLoaders.from_table(table, path, list(dls.vocab), img_size=img_size, bs=min(bs, len(dls.train_ds)), cache=cache,
                                      num_workers=0 if cache else min(8, defaults.cpus))

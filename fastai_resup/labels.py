@@ -9,8 +9,8 @@ __all__ = ['rafdb_classes', 'ferplus_classes', 'ferplus_votes', 'ferplus_folders
            'affectnet_classes', 'affectnet_schemes', 'affectnet_columns', 'symmetric_noise', 'NoiseReport',
            'noise_report', 'LabelListError', 'LabelList', 'read_label_list', 'rafdb_labels', 'rafdb_folders',
            'matrix_noise', 'pair_noise', 'class_noise', 'instance_noise', 'read_ferplus_votes', 'ferplus_labels',
-           'vote_disagreement', 'ferplus_probs', 'fer2013_rows', 'fer2013_row', 'fer2013_label', 'affectnet_vocab',
-           'read_affectnet_csv', 'read_affectnet_npy', 'report_broken']
+           'vote_disagreement', 'ferplus_probs', 'fer2013_rows', 'fer2013_row', 'fer2013_label', 'read_fer2013new',
+           'affectnet_vocab', 'read_affectnet_csv', 'read_affectnet_npy', 'report_broken']
 
 # %% ../nbs/01_labels.ipynb #00000002
 import re
@@ -500,6 +500,19 @@ def fer2013_label(
     if usage.strip() not in fer2013_usage: raise ValueError(f"Usage is {usage[:20]!r}, expected one of {list(fer2013_usage)}")
     return fer2013_classes[int(emotion)],fer2013_usage[usage.strip()]
 
+# %% ../nbs/01_labels.ipynb #0d01001c
+def read_fer2013new(
+    path:str|Path # `fer2013new.csv`
+)->pd.DataFrame: # `split`, `name` (missing for 173 rows of the real file) and ten vote counts, one row per row of `fer2013.csv`
+    "FERPlus's votes in the order of FER2013; raises `FileNotFoundError`, and `ValueError` for another header, or a row with another Usage or without ten counts."
+    cols,path = ['Usage','Image name']+ferplus_votes,Path(path)
+    df = _read_csv(path, f"FERPlus rows with the header {','.join(cols)}")
+    if list(df.columns)!=cols: raise ValueError(f"{path} has the header {','.join(map(str, df.columns))[:200]}, expected {','.join(cols)}")
+    counts,split = _vote_counts(path, df[ferplus_votes], 2),df['Usage'].map(fer2013_usage)
+    for bad,what in ((split.isna(), 'Usage'), (df['Image name'].notna() & ~df['Image name'].astype(str).str.fullmatch(r'[\w-]+\.png'), 'Image name')):
+        if bad.any(): raise ValueError(f"{path} line {bad.argmax()+2}: {what} is {df[what][bad.argmax()]!r}, expected {list(fer2013_usage) if what=='Usage' else 'fer0000000.png or the like'}")
+    return pd.DataFrame(dict(split=split, name=df['Image name'])).join(pd.DataFrame(counts, columns=ferplus_votes))
+
 # %% ../nbs/01_labels.ipynb #0d01000d
 affectnet_classes = 'neutral happy sad surprise fear disgust anger contempt'.split()
 
@@ -524,25 +537,26 @@ affectnet_columns = 'subDirectory_filePath,face_x,face_y,face_width,face_height,
 # %% ../nbs/01_labels.ipynb #0d010013
 def read_affectnet_csv(
     path:str|Path, # `training.csv` or `validation.csv`, with or without the header `affectnet_columns`
-    n_ids:int=11 # Class numbers are 0 to `n_ids`-1
-)->tuple: # DataFrame with `file` (as in the list) and `id` (class number), and a list of (what, why) of broken rows
+    n_ids:int=11, # Class numbers are 0 to `n_ids`-1
+    root:str='' # What to put before each image name
+)->tuple: # DataFrame with `file` (`root` and the name) and `id` (class number), and a list of (what, why) of broken rows
     """Image names and class numbers of a list of AffectNet.
 
     Raises `FileNotFoundError`, and `ValueError` for missing columns, an empty file, or a name that is absolute or has `..` in it."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"{path} not found: expected AffectNet's list with the columns {','.join(affectnet_columns)}")
     ids,files,nums,broken = {str(i).encode():i for i in range(n_ids)},[],[],[]
-    with open(path, 'rb') as f:
+    with open(path, 'rb', buffering=2**20) as f:
         cols,rows = _affectnet_header(path, f)
         a,z,commas = cols.index('subDirectory_filePath'),len(cols)-cols.index('expression'),len(cols)-1
         for i,row in rows:
             if row.count(b',')!=commas:
                 if row.strip(): broken.append((f'{path} line {i}', f'{row.count(b",")+1} fields, expected {commas+1}'))
                 continue
-            name,num = row.split(b',', a+1)[a],ids.get(row.rsplit(b',', z)[-z].strip())
-            if num is None or not name: broken.append((f'{path} line {i}', f'expression is {row.rsplit(b",", z)[-z][:20].decode(errors="replace")!r}' if name else 'no image name'))
-            else: files.append(name); nums.append(num)
-    return pd.DataFrame(dict(file=_inside_names(path, files), id=np.array(nums, dtype=np.int64))),broken
+            name,num = row.split(b',', a+1)[a].strip(b'"'),row.rsplit(b',', z)[-z].strip()
+            if not name or num not in ids: broken.append((f'{path} line {i}', f'expression is {num[:20].decode(errors="replace")!r}' if name else 'no image name'))
+            else: files.append(root+_inside_name(name, path, i)); nums.append(ids[num])
+    return pd.DataFrame(dict(file=np.array(files, dtype=object), id=np.array(nums, dtype=np.int64))),broken
 
 # %% ../nbs/01_labels.ipynb #0d010014
 def _affectnet_header(path, f):
@@ -554,19 +568,17 @@ def _affectnet_header(path, f):
     if len(cols)==len(affectnet_columns) and cols[6].strip().isdigit(): return affectnet_columns,chain([(1,row)], enumerate(f, 2))
     raise ValueError(f"{path} lacks the columns {', '.join(lacking)}: its first line is {','.join(cols)[:120]!r}")
 
-def _inside_names(path, files):
-    "The byte strings `files` as text without quotes; raises for the first that leaves the image folder"
-    text = b'\n'.join(files).decode(errors='surrogateescape').replace('"','').replace('\\','/')
-    names = text.split('\n') if files else []
-    out = [o for o in names if o[:1]=='/' or o[1:2]==':' or ('..' in o and '..' in o.split('/'))]
-    if out: raise ValueError(f"{path}: the image name {out[0][:80]!r} leaves the image folder ({len(out)} such names)")
-    return names
+def _inside_name(name, path, line):
+    "The bytes `name` as text; raises where it leaves the image folder"
+    name = name.decode(errors='surrogateescape').replace('\\', '/')
+    if name[0]=='/' or name[1:2]==':' or ('..' in name and '..' in name.split('/')): raise ValueError(f"{path} line {line}: the image name {name[:80]!r} leaves the image folder")
+    return name
 
 # %% ../nbs/01_labels.ipynb #0d010015
 def read_affectnet_npy(
     path:str|Path, # `train_set` or `val_set`: a folder with `images/ID.jpg` and `annotations/ID_exp.npy`
     n_ids:int=11 # Class numbers are 0 to `n_ids`-1
-)->tuple: # DataFrame with `file` (relative to `path`) and `id` (class number), and a list of (what, why) of broken annotations
+)->tuple: # DataFrame with `file` (complete) and `id` (class number), and a list of (what, why) of broken annotations
     "Image names and class numbers from AffectNet's annotation files, which are opened without unpickling; raises `FileNotFoundError` for a missing folder."
     path = Path(path)
     for d in (path/'images',path/'annotations'):
@@ -575,7 +587,7 @@ def read_affectnet_npy(
     notes = {o.removesuffix('_exp.npy') for o in os.listdir(path/'annotations') if o.endswith('_exp.npy')}
     broken,rows = [(f"{path/'images'/images[o]}", 'no annotation') for o in sorted(images.keys()-notes)],[]
     for o in sorted(notes):
-        try: rows.append((f'images/{images.get(o, o+".jpg")}', _npy_id(path/'annotations'/f'{o}_exp.npy', n_ids)))
+        try: rows.append((str(path/'images'/images.get(o, f'{o}.jpg')), _npy_id(path/'annotations'/f'{o}_exp.npy', n_ids)))
         except (ValueError, OSError, EOFError) as e: broken.append((f"{path/'annotations'/o}_exp.npy", str(e)))
     return pd.DataFrame(rows, columns=['file','id']),broken
 
