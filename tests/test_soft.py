@@ -12,7 +12,7 @@ from fastai_resup.audit import LabelAudit,label_table
 from fastai_resup.callbacks import ReSup,ordered_pass
 from fastai_resup.data import FERDataLoaders,SoftCategory
 from fastai_resup.learner import ReSupLearner
-from fastai_resup.losses import Pair,ReSupLoss,hard_targs
+from fastai_resup.losses import Pair,ReSupLoss,hard_targs,soft_accuracy
 from fastai_resup.models import PairedModel
 
 @pytest.fixture(scope='module')
@@ -32,7 +32,7 @@ def net(): return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvg
 @pytest.fixture
 def learn(few):
     set_seed(0)
-    learn = ReSupLearner(soft_dls(few), PairedModel(net(), net()), metrics=accuracy)
+    learn = ReSupLearner(soft_dls(few), PairedModel(net(), net()), metrics=soft_accuracy, splitter=lambda m: [list(m.parameters())])
     with learn.no_bar(), learn.no_logging(): yield learn
 
 def test_real_counts_and_rows(ferplus_root):
@@ -78,7 +78,7 @@ def test_pair_trains(learn, method):
     learn.fit(3, 1e-2, cbs=None if method=='plain' else ReSup(refit=method))
     losses = [float(o[0]) for o in learn.recorder.values]
     assert np.isfinite(losses).all() and losses[-1]<losses[0]
-    assert 0<learn.recorder.values[-1][learn.recorder.metric_names.index('accuracy')-1]<=1
+    assert 0<learn.recorder.values[-1][learn.recorder.metric_names.index('soft_accuracy')-1]<=1
     if method=='plain': return
     n = len(learn.dls.train_ds)
     assert learn.similarities.shape==(2,n) and learn.similarities.isfinite().sum()>=2*(n-15)
