@@ -109,7 +109,6 @@ def test_evaluation_is_as_ever(learn, tmp_path):
     train = learn.get_preds(ds_idx=0, with_loss=True)
     torch.testing.assert_close(train[1].as_subclass(torch.Tensor), learn.dls.soft_targs)
     torch.testing.assert_close(train[2].as_subclass(torch.Tensor), -(learn.dls.soft_targs*train[0].as_subclass(torch.Tensor).log()).sum(1), rtol=1e-4, atol=1e-4)
-    learn.show_results(max_n=2)
     learn.export(tmp_path/'e.pkl')
     loaded = load_learner(tmp_path/'e.pkl')
     with loaded.no_bar(): name,i,p = loaded.predict(learn.dls.valid_ds.items[0].file)
