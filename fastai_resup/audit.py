@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from fastcore.basics import patch
 from fastai.data.core import DataLoaders, Datasets, TfmdLists
@@ -31,6 +32,7 @@ from .callbacks import auroc, check_paired, ordered_pass, weigher
 from .data import FERImage
 from .files import save_csv, unguard_formula, whole_file
 from .labels import ferplus_votes, vote_disagreement
+from .losses import cosine_to_label, hard_targs, is_soft
 from .mixture import BetaMixture, clean_lookup, p_clean
 
 # %% ../nbs/08_audit.ipynb #00000005
@@ -60,25 +62,28 @@ def _texts(
 def opinions(
     learn, # A `ReSupLearner`
     dl=None, # DataLoader; None: the training images
-)->tuple: # Both networks' probabilities (2, N, K), float32, and the given ids (N,), int64
+)->tuple: # Both networks' probabilities (2, N, K), float32, and the given labels: ids (N,), int64, or soft labels (N, K); arrays
     "What both networks say of every image of `dl`, by one ordered, un-augmented pass"
-    show = lambda pair,y: torch.cat([torch.stack(tuple(pair)).float().softmax(-1).mT, y.as_subclass(torch.Tensor).float().expand(2, 1, -1)], 1)
-    res = ordered_pass(learn, show, dl)
-    return res[:,:-1].mT.contiguous().numpy(), res[0,-1].long().numpy()
+    rows = lambda y: y.as_subclass(torch.Tensor).float().view(len(y), -1).mT
+    res = ordered_pass(learn, lambda pair,y: torch.cat([torch.stack(tuple(pair)).float().softmax(-1).mT, rows(y).expand(2, -1, -1)], 1), dl).mT
+    probs,targ = res.split([k := len(_vocab(learn.dls.train_ds)), res.shape[-1]-k], -1)
+    return probs.contiguous().numpy(), (targ[0] if targ.shape[-1]==k else targ[0,:,0].long()).numpy()
 
 # %% ../nbs/08_audit.ipynb #00000025
 def opinion_table(
     probs:np.ndarray, # Both networks' probabilities, shape (2, N, K)
-    given:np.ndarray, # Given class ids, shape (N,)
+    targ:np.ndarray, # Given labels: class ids (N,), or soft labels (N, K)
     files, # Names of the images, N
     vocab, # Names of the classes, K
 )->pd.DataFrame: # Columns file, label, similarity_0, similarity_1, suggested, suggested_prob, agree and affinity
-    "Opinions as a table: similarity to the given label, the class with the highest mean probability, and the mean square root of the label's probability"
-    names,mean,pred,mine = np.array([*vocab, None], dtype=object)[:-1],probs.mean(0),probs.argmax(-1),probs[:,np.arange(len(given)),given]
-    sims = (mine/np.linalg.norm(probs, axis=-1)).astype(float)
-    return pd.DataFrame(dict(file=_texts(files), label=_texts(names[given]), similarity_0=sims[0], similarity_1=sims[1],
+    "Opinions as a table: similarity to the given label, the class with the highest mean probability, and the affinity of prediction and label"
+    names,mean,pred = np.array([*vocab, None], dtype=object)[:-1],probs.mean(0),probs.argmax(-1)
+    p,targ = torch.as_tensor(probs),torch.as_tensor(targ)
+    soft = targ if is_soft(targ) else F.one_hot(targ, len(names))
+    sims,affinity = cosine_to_label(p, targ).double().numpy(),(p*soft).sqrt().sum(-1).mean(0).double().numpy()
+    return pd.DataFrame(dict(file=_texts(files), label=_texts(names[hard_targs(targ).numpy()]), similarity_0=sims[0], similarity_1=sims[1],
                              suggested=_texts(names[mean.argmax(-1)]), suggested_prob=mean.max(-1).astype(float), agree=pred[0]==pred[1],
-                             affinity=np.sqrt(mine).mean(0).astype(float)))
+                             affinity=affinity))
 
 # %% ../nbs/08_audit.ipynb #00000008
 def label_table(
@@ -95,8 +100,8 @@ def _ask(learn, who):
     check_paired(learn, who)
     ds = learn.dls.train_ds
     if not len(ds): raise ValueError('The learner has no training images (exported learners leave them behind): use the one that was trained, or give it `dls`.')
-    probs,given = opinions(learn)
-    return _with_truth(opinion_table(probs, given, item_names(ds), _vocab(ds)), learn.dls), probs.mean(0), _vocab(ds)
+    probs,targ = opinions(learn)
+    return _with_truth(opinion_table(probs, targ, item_names(ds), _vocab(ds)), learn.dls), probs.mean(0), _vocab(ds)
 
 def _vocab(ds): return list(ds.tls[-1].vocab)
 
@@ -585,13 +590,14 @@ def cross_validate(cls:LabelAudit,
 
     Raises ValueError for a folder of another cross-validation, a learner with other images than the fold's, or a bad `k`; FileExistsError for a folder that holds something else."""
     ds,dir = dls.train_ds,Path(dir)
-    given = np.array([int(o) for o in ds.tls[-1]], dtype=np.int64)
+    targ = torch.stack([torch.as_tensor(o).as_subclass(torch.Tensor) for o in ds.tls[-1]])
+    given = hard_targs(targ).numpy()
     fold,probs = fold_ids(given, k, seed),np.empty((2,len(ds),len(_vocab(ds))), np.float32)
     _claim(dir, _identity(make_learner, dls, given, k, seed, kwargs))
     for i in progress_bar(range(k)) if progress else range(k):
         held = np.flatnonzero(fold==i)
         probs[:,held] = _fold(dir/f'fold_{i}.npy', partial(_train_fold, make_learner, dls, held, 1000*seed+i, kwargs))
-    df = opinion_table(probs, given, item_names(ds), _vocab(ds))
+    df = opinion_table(probs, targ, item_names(ds), _vocab(ds))
     p = fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T, estimator)
     return cls.from_opinions(_with_truth(df, dls).assign(fold=fold), p, _vocab(ds), probs.mean(0))
 

@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler
-from .losses import Pair, ReSupLoss
+from .losses import Pair, ReSupLoss, hard_targs
 from .mixture import BetaMixture, DegenerateMixtureError, clean_lookup, step_lookup, p_clean
 from .models import PairedModel
 
@@ -85,7 +85,7 @@ class _Record:
         order,bs = np.asarray(self.dl.order),self.dl.bs
         at = torch.as_tensor(np.concatenate([order[j*bs:j*bs+len(o)] for j,o in zip(i,y)]))
         sims,given = torch.full((2,n), float('nan')),torch.full((n,), -1)
-        sims[:,at],given[at] = torch.cat(sim, -1).float().cpu(),torch.cat(y).cpu().as_subclass(Tensor)
+        sims[:,at],given[at] = torch.cat(sim, -1).float().cpu(),hard_targs(torch.cat(y)).cpu().as_subclass(Tensor)
         return sims,given
 
 # %% ../nbs/06_callbacks.ipynb #0000000f
@@ -143,7 +143,7 @@ class MixtureRefit(Callback):
 
     def show_all(self):
         "Similarities (2, N) and given ids (N,), by an ordered pass"
-        res = ordered_pass(self.learn, lambda pair,y: torch.cat([pair.similarity(y).double(), y.as_subclass(Tensor)[None].double()]))
+        res = ordered_pass(self.learn, lambda pair,y: torch.cat([pair.similarity(y).double(), hard_targs(y).as_subclass(Tensor)[None].double()]))
         return res[:2].float(),res[2].long()
 
     def fit_mixtures(self,

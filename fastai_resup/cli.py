@@ -26,7 +26,7 @@ from fastcore.script import call_parse, is_cli
 from matplotlib.figure import Figure
 from .audit import LabelAudit, label_table
 from .callbacks import ReSup, auroc, ordered_pass
-from .data import FERDataLoaders, unreadable_images
+from .data import FERDataLoaders, items_table, unreadable_images
 from .files import check_free, csv_text, new_folder, save_csv
 from .learner import resup_learner
 from .models import lite0_weights, log_mean_prob, speed_up_cpu
@@ -175,7 +175,7 @@ def one_line_errors(
             try: f(*args, **kwargs)
             except UsageError as e: _leave(name, e, 2)
             except (OSError, ValueError, ImportError) as e: _leave(name, e, 1)
-            except KeyboardInterrupt: _leave(name, 'interrupted, and nothing was written', 130)
+            except KeyboardInterrupt as e: _leave(name, str(e) or 'interrupted, and nothing was written', 130)
     return _f
 
 # %% ../nbs/09_cli.ipynb #0000001a
@@ -280,11 +280,11 @@ def find_arch(
 # %% ../nbs/09_cli.ipynb #00000024
 def load_images(
     path, # Folder of images: `train/<class>/…` and `valid/<class>/…`, the class folders alone, or FERPlus
-    format:str='auto', # 'folder', 'ferplus', or 'auto': FERPlus where there is a folder FER2013Train
+    format:str='auto', # 'folder', 'ferplus', 'rafdb', 'fer2013', 'affectnet', or 'auto': FERPlus where there is a folder FER2013Train, RAF-DB where there is EmoLabel
     bs:int=64, # Batch size, at most the number of training images
     max_cache:float=1e9, # Bytes of resized images that may be kept in memory
     img_size:int=64, # Side of an image in pixels
-    **kwargs # Passed to `FERDataLoaders.from_folder` or `from_ferplus`
+    **kwargs # Passed to `FERDataLoaders.from_folder`, `from_ferplus` …
 )->FERDataLoaders:
     """The images below `path`, each of which has been read once to see whether that works.
 
@@ -296,18 +296,20 @@ def load_images(
     items = [*dls.train_ds.items, *dls.valid_ds.items]
     if len(dls.vocab)<2: raise ValueError(f'{path} has only the class {dls.vocab[0]}: there is nothing to tell apart')
     check_readable([o.file for o in items])
-    table = pd.DataFrame([vars(o) for o in items])
-    if dls.true_targs is None: table = table.drop(columns='true')
+    table = items_table(items)
     cache = 3*img_size**2*len(items)<=max_cache
     return FERDataLoaders.from_table(table, path, list(dls.vocab), img_size=img_size, bs=min(bs, len(dls.train_ds)), cache=cache,
                                      num_workers=0 if cache else min(8, defaults.cpus))
 
 # %% ../nbs/09_cli.ipynb #00000025
+_formats = ('folder','ferplus','rafdb','fer2013','affectnet')
+
 def _reader(path, format):
     "The constructor for a layout, and its arguments"
-    if format not in ('auto','folder','ferplus'): raise UsageError(f"--format must be auto, folder or ferplus, not {format!r}")
+    if format not in ('auto',*_formats): raise UsageError(f"--format must be auto or one of {', '.join(_formats)}, not {format!r}")
     train = path/'FER2013Train'
-    if format=='folder' or format=='auto' and not train.is_dir(): return FERDataLoaders.from_folder,{}
+    if format=='auto': format = 'ferplus' if train.is_dir() else 'rafdb' if (path/'EmoLabel').is_dir() else 'folder'
+    if format!='ferplus': return getattr(FERDataLoaders, f'from_{format}'),{}
     return FERDataLoaders.from_ferplus,dict(source='label.csv' if (train/'label.csv').is_file() or not (path/'fer2013new.csv').is_file() else 'fer2013new.csv')
 
 # %% ../nbs/09_cli.ipynb #00000026
@@ -327,9 +329,10 @@ train_files = ('history.csv','metrics.csv','mixture.png','model.pkl','p_clean.cs
 @call_parse
 @one_line_errors
 def resup_train(
-    path:str, # Folder of images: train/<class>/… and valid/<class>/…, the class folders alone, or FERPlus
+    path:str, # Folder of images: train/<class>/… and valid/<class>/…, the class folders alone, or a published data set (see --format)
     out:str='resup-train', # Folder to write
-    format:str='auto', # Layout of `path`: folder, ferplus, or auto (FERPlus where there is a folder FER2013Train)
+    format:str='auto', # Layout of `path`: folder, ferplus, rafdb, fer2013, affectnet, or auto (FERPlus where there is a folder FER2013Train, RAF-DB where there is EmoLabel)
+    scheme:str=None, # What AffectNet's class numbers mean: official, alphabetical8 or alphabetical7
     arch:str='resnet18', # torchvision architecture or timm model
     weights:str=None, # Weights to start from: a file, 'lite0' (tf_efficientnet_lite0, no download) or 'none' (random); default: pretrained ones, downloaded
     epochs:int=5, # Epochs; pretrained networks get a frozen one before them
@@ -347,11 +350,12 @@ def resup_train(
     "Train two networks with ReSup on images whose labels may be wrong, and say which labels probably are"
     settings,out,path = dict(command='resup-train', **locals()),Path(out).resolve(),Path(path)
     check_args(epochs=epochs, img_size=img_size, bs=bs, lr=lr, noise=noise, seed=seed, valid_pct=valid_pct, warmup=warmup)
+    if (format=='affectnet') != (scheme is not None): raise UsageError('--format affectnet needs --scheme official, alphabetical8 or alphabetical7, and nothing else does')
     if preset not in (None,'reference'): raise UsageError(f"--preset must be reference, not {preset!r}")
     if out==path.resolve() or path.resolve() in out.parents: raise UsageError(f'--out {out} lies in the folder of images: choose one outside')
     check_free(out, overwrite, train_files)
     start = _start(arch, weights)
-    dls = load_images(path, format, bs, img_size=img_size, noise=noise, seed=seed, **({} if valid_pct is None else dict(valid_pct=valid_pct)))
+    dls = load_images(path, format, bs, img_size=img_size, noise=noise, seed=seed, **{k:v for k,v in dict(valid_pct=valid_pct, scheme=scheme).items() if v is not None})
     print(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation images of {len(dls.vocab)} classes: {", ".join(map(str, dls.vocab))}', flush=True)
     kw = dict(dls=dls, **start, epochs=epochs, lr=lr, seed=seed)
     with new_folder(out, overwrite, train_files) as tmp:
