@@ -4,7 +4,8 @@
     python benchmarks/audit.py kept/resup-*.npz                                  # one table
     python benchmarks/audit.py --train --seeds 12                                # both in one, about 4 minutes on 2 cores
 
-Every ranking sees the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini, of whose labels 30 % are wrong.
+Every ranking sees the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini, of whose labels 30 % are wrong. `LabelAudit` also uses
+the similarities that `ReSup` recorded in the last three epochs, as it does for users; the row 'without its last epochs' leaves them out.
 AUROC and average precision (wrong labels are the positives) are given overall and within given classes (mean weighted by class size), beside what the given
 class alone yields. cleanlab's scores are those of `cleanlab.rank.get_label_quality_scores` on the mean probabilities."""
 import argparse, tempfile
@@ -22,14 +23,15 @@ def load_audit(f):
     probs,true = softmax(o['train'].astype(np.float32), axis=-1),np.array(ferplus_classes, dtype=object)[o['true']]
     df = opinion_table(probs, o['given'], [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
     p = o['p_clean'].astype(float) if 'p_clean' in o else fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T)
-    return LabelAudit.from_opinions(df, p, ferplus_classes, probs.mean(0))
+    return LabelAudit.from_opinions(df, p, ferplus_classes, probs.mean(0), earlier=o.get('recent', ()))
 
 def rankings(audit):
     "Name to score, higher is cleaner"
     from cleanlab.rank import get_label_quality_scores
     given,probs = audit.labels,audit.pred_probs
     quality = {f'cleanlab {o.replace("_", " ")}':get_label_quality_scores(given, probs, method=o) for o in ('self_confidence','normalized_margin','confidence_weighted_entropy')}
-    return {'LabelAudit':audit.rank, **quality, 'small loss':np.log(probs[np.arange(len(given)),given])}
+    alone = LabelAudit(audit.df.assign(p_clean=audit.df[['p_clean_0','p_clean_1']].mean(axis=1)), audit.vocab)
+    return {'LabelAudit':audit.rank, 'without its last epochs':alone.rank, **quality, 'small loss':np.log(probs[np.arange(len(given)),given])}
 
 def compare(audit):
     "A row per ranking: AUROC and average precision, overall and within given classes"

@@ -102,7 +102,8 @@ def component_densities(
 class MixtureRefit(Callback):
     """Fit the clean/noisy mixture of each network at the end of every training epoch (Zhang et al., arXiv 2305.17895).
 
-    Leaves the fitted estimators in `learn.mixtures`, the similarities (2, N) in `learn.similarities`, a row per epoch in `learn.refits`, and the
+    Leaves the fitted estimators in `learn.mixtures`, the similarities (2, N) in `learn.similarities`, those of the last three refits with the given ids (N,) in
+    `learn.recent_similarities`, a row per epoch in `learn.refits`, and the
     lookups in the model; with `history`, p(clean) after each refit in `learn.p_clean_history`, a list of float16 arrays (N,), 2 bytes per image and epoch. A fit that isn't possible (constant similarities, a collapse) keeps the previous mixture, or weights of 1
     where there is none, and warns. Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
@@ -154,6 +155,7 @@ class MixtureRefit(Callback):
         fits,notes = zip(*[self._fit(i, s[s.isfinite()]) for i,s in enumerate(sims)])
         learn,model = self.learn,get_model(self.model)
         learn.mixtures,learn.similarities = fits,sims
+        learn.recent_similarities = [*learn.recent_similarities, (sims,given)][-3:]
         model.interpolate.fill_(self.interpolate)
         weigh = weigher(model)
         p = weigh(sims.to(model.lookup.device)).cpu() if weigh else None

@@ -22,6 +22,7 @@ from itertools import repeat
 
 from fastai.vision.all import *
 
+from .files import text_column
 from .labels import (affectnet_schemes,affectnet_vocab,fer2013_classes,fer2013_label,fer2013_row,fer2013_rows,ferplus_classes,ferplus_folders,
                                  ferplus_labels,ferplus_probs,ferplus_votes,rafdb_classes,rafdb_folders,rafdb_labels,read_affectnet_csv,read_affectnet_npy,
                                  read_fer2013new,read_ferplus_votes,read_label_list,report_broken,symmetric_noise)
@@ -303,7 +304,7 @@ def fer_table(
     for c in ('file','label'):
         if res[c].isna().any(): raise ValueError(f"missing {c} in the rows {_few(df.index[res[c].isna()])} of df: drop these rows first")
     root = Path(path) if folder is None else Path(path)/folder
-    res['file'] = [os.path.join(root, f'{f}{suff}') for f in _cells(res['file'])]
+    res['file'] = text_column([os.path.join(root, f'{f}{suff}') for f in _cells(res['file'])])
     if 'is_valid' in res: res['is_valid'] = _as_bool(res['is_valid'], valid_col)
     if 'true' in res: res['true'] = res['true'].astype(object).where(res['true'].notna(), None)
     return res
@@ -517,7 +518,7 @@ def _class_table(path):
     empty = [c for c,fs in files.items() if not fs]
     if not files or len(empty)==len(files): raise ValueError(f"no images in {path}: expected one folder per class, with the images in it")
     if empty: raise ValueError(f"class folders without images in {path}: {_few(empty)}. Remove them, or put images directly into them")
-    return pd.DataFrame([(str(path/c/f),c) for c,fs in files.items() for f in fs], columns=['file','label'])
+    return pd.DataFrame([(str(path/c/f),c) for c,fs in files.items() for f in fs], columns=['file','label'], dtype=object)
 
 def _image_names(d):
     "Names of the image files in the folder `d`, sorted"

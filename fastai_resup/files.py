@@ -6,7 +6,7 @@ Docs: https://owner.github.io/fastai_resup/files.html.md"""
 
 # %% auto #0
 __all__ = ['whole_file', 'save_text', 'new_folder', 'check_free', 'guard_formula', 'unguard_formula', 'spreadsheet_safe',
-           'csv_text', 'save_csv', 'csv_rows']
+           'csv_text', 'save_csv', 'text_column', 'csv_rows']
 
 # %% ../nbs/00a_files.ipynb #00000003
 import csv, os, re, shutil, tempfile
@@ -124,6 +124,14 @@ def save_csv(
 
     Raises FileExistsError where `f` is there already, and what the file system raises."""
     return save_text(csv_text(df), f, overwrite)
+
+# %% ../nbs/00a_files.ipynb #0000001d
+def text_column(
+    values, # Names, any iterable
+    index=None, # Index of the column; None: from 0
+)->pd.Series: # The same objects, dtype object
+    "A column of names, whatever bytes are in them"
+    return pd.Series(list(values), index, dtype=object)
 
 # %% ../nbs/00a_files.ipynb #00000019
 def csv_rows(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from .files import guard_formula, save_text, unguard_formula
+from .files import guard_formula, save_text, text_column, unguard_formula
 from .labels import noise_models, noise_report, rafdb_classes, rafdb_file
 
 # %% ../nbs/01a_manifest.ipynb #0000003c
@@ -125,7 +125,7 @@ def from_table(cls:NoiseManifest,
     Raises `ManifestError` for rows that can't be in a manifest, `ValueError` for an unknown model, and what the model raises."""
     if model not in noise_models: raise ValueError(f"model must be one of {list(noise_models)}, got {model!r}")
     valid = table['is_valid'].to_numpy() if 'is_valid' in table else np.zeros(len(table), bool)
-    df = pd.DataFrame(dict(file=_relative(table['file'], root), true=table['label'].to_numpy(object), label=table['label'].to_numpy(object), is_valid=valid))
+    df = pd.DataFrame(dict(file=text_column(_relative(table['file'], root)), true=table['label'].to_numpy(object), label=table['label'].to_numpy(object), is_valid=valid))
     clean = cls(df, vocab, model, {k:_recorded(v) for k,v in args.items()}, seed)
     try: noisy = noise_models[model](clean.ids('true'), n_classes=len(clean.vocab), seed=seed, **args)
     except TypeError as e: raise ValueError(f"the noise model {model} can't be called with the arguments {sorted(args)}: {e}") from e
@@ -148,7 +148,7 @@ def manifest_text(
     m:NoiseManifest
 )->str: # Its csv
     "What `NoiseManifest.save` writes; text is quoted where it has a line end in it"
-    df = m.df.assign(**{c:m.df[c].map(guard_formula) for c in ('file','true','label')})
+    df = m.df.assign(**{c:text_column(map(guard_formula, m.df[c]), m.df.index) for c in ('file','true','label')})
     quoting = csv.QUOTE_ALL if df['file'].str.contains('[\r\n]').any() or any(re.search('[\r\n]', o) for o in m.vocab) else csv.QUOTE_MINIMAL
     text = io.StringIO(newline='')
     out = csv.writer(text, quoting=quoting, lineterminator='\n')
@@ -169,7 +169,7 @@ def read(cls:NoiseManifest,
         if len(o)<4 or any(o[4:]): raise ManifestError(f"{f} line {i}: expected {len(_columns)} fields, got {len(o)}")
     flags = dict(true=True, false=False)
     cells = [(*map(unguard_formula, o[:3]), flags.get(o[3].lower(), o[3])) for _,o in rows[2:]]
-    try: m = cls(pd.DataFrame(cells, columns=_columns), head['vocab'], head['model'], head['args'], head['seed'])
+    try: m = cls(pd.DataFrame(cells, columns=_columns, dtype=object), head['vocab'], head['model'], head['args'], head['seed'])
     except _RowError as e: raise ManifestError(f"{f} line {rows[2+e.row][0]}: {e.why}") from e
     except ManifestError as e: raise ManifestError(f"{f}: {e}") from e
     for k,n in (('rows',len(m)), ('wrong',m.report().n_flips)):
@@ -224,7 +224,7 @@ def table(self:NoiseManifest,
     files = [os.path.join(root, f) for f in self.df.file]
     out = _outside(files, root)
     if out: raise ManifestError(f"{len(out)} images are links that leave {root}: {', '.join(out[:10])}{' …' if len(out)>10 else ''}. Copy them into the folder")
-    return self.df.assign(file=files)[['file','label','true','is_valid']]
+    return self.df.assign(file=text_column(files, self.df.index))[['file','label','true','is_valid']]
 
 # %% ../nbs/01a_manifest.ipynb #00000053
 def _outside(files, root):

@@ -25,7 +25,7 @@ TINY = dict(arch='test_resnet', weights='none', img_size=32, bs=16, epochs=1)
 def start(command, *args, **kw):
     "A command in a process of its own, as its console script starts it"
     return subprocess.Popen([shutil.which(command, path=str(Path(sys.executable).parent)) or _missing(command), *map(str, args)], env=ENV, text=True, errors='replace',
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kw) # a shell's background jobs ignore it
 
 def _missing(command): pytest.fail(f'{command} is not installed beside {sys.executable}')
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from fastai_resup.audit import LabelAudit
+from fastai_resup.files import text_column
 from fastai_resup.review import read_decisions,save_decisions
 from fastai_resup.synth import make_faces
 
@@ -333,7 +334,7 @@ def test_odd_names(browser, tmp_path):
     files = [str(tmp_path/'odd'/o) for o in ODD]
     for f in files: shutil.copy(face, f)
     n = len(files)
-    df = pd.DataFrame(dict(file=files, label=[ODD_CLASSES[i%12] for i in range(n)], suggested=[ODD_CLASSES[(i+1)%12] for i in range(n)], p_clean=np.arange(n)/n,
+    df = pd.DataFrame(dict(file=text_column(files), label=[ODD_CLASSES[i%12] for i in range(n)], suggested=[ODD_CLASSES[(i+1)%12] for i in range(n)], p_clean=np.arange(n)/n,
                            suggested_prob=.5, similarity_0=np.arange(n)/n, similarity_1=.1, agree=True))
     audit = LabelAudit(df)
     page = audit.to_html(tmp_path/'page', classes=ODD_CLASSES, title='</title><script>window.hacked=3</script>', progress=False)
@@ -346,9 +347,9 @@ def test_odd_names(browser, tmp_path):
     f = browser.download()
     got = read_decisions(f, audit, ODD_CLASSES)
     decision = ['relabel']+['krd'[i%3].replace('k','keep').replace('d','drop') if i%3!=1 else 'relabel' for i in range(1, n)]
-    want = pd.DataFrame(dict(file=files, label=df.label, decision=decision, new_label=[ODD_CLASSES[2], *(df.suggested[i] if i%3==1 else None for i in range(1, n))]), dtype=object)
+    want = pd.DataFrame(dict(file=text_column(files), label=df.label, decision=decision, new_label=[ODD_CLASSES[2], *(df.suggested[i] if i%3==1 else None for i in range(1, n))]), dtype=object)
     pd.testing.assert_frame_equal(got, want)
-    assert not [o for r in pd.read_csv(f, header=None, encoding_errors='surrogateescape', dtype=str, keep_default_na=False).to_numpy() for o in r if o[:1] in tuple('=+-@\t\r\n')]
+    assert not [o for r in pd.read_csv(f, header=None, encoding_errors='surrogateescape', dtype=object, keep_default_na=False).to_numpy() for o in r if o[:1] in tuple('=+-@\t\r\n')]
     save_decisions(got, tmp_path/'python.csv')                    # Python's own csv of the same
     for o in range(n): browser.keys('u')
     assert browser.decided==0
