@@ -22,9 +22,9 @@ from itertools import repeat
 
 from fastai.vision.all import *
 
-from .files import text_column
+from .files import links_outside, text_column
 from .labels import (affectnet_schemes,affectnet_vocab,fer2013_classes,fer2013_label,fer2013_row,fer2013_rows,ferplus_classes,ferplus_folders,
-                                 ferplus_labels,ferplus_probs,ferplus_votes,rafdb_classes,rafdb_folders,rafdb_labels,read_affectnet_csv,read_affectnet_npy,
+                                 ferplus_labels,ferplus_probs,ferplus_votes,rafdb_classes,rafdb_file,rafdb_folders,rafdb_labels,read_affectnet_csv,read_affectnet_npy,
                                  read_fer2013new,read_ferplus_votes,read_label_list,report_broken,symmetric_noise)
 from .losses import ReSupLoss,hard_targs
 
@@ -557,22 +557,13 @@ def _rafdb_table(path, noise_list, base, images):
     lst = read_label_list(listed, base=1) if listed.exists() else rafdb_folders(path)
     df = rafdb_labels(lst, noise_list, base)
     if 'file' in lst.rows: df = df.merge(lst.rows[['split','number','file']], on=['split','number'])
-    else: df['file'] = [_rafdb_name(s, n, images) for s,n in zip(df.split, df.number)]
+    else: df['file'] = [rafdb_file(s, n, images) for s,n in zip(df.split, df.number)]
     files = [str(path/f) for f in df.file]
-    _check_inside(files, path)
+    out = links_outside(files, path)
+    if out: raise ValueError(f"{len(out)} images are links that leave {path}: {_few(out)}. Copy them into the folder")
     names = np.array(rafdb_classes, dtype=object)
     table = pd.DataFrame(dict(file=files, label=names[df.label], is_valid=df.split=='test'))
     return table if noise_list is None else table.assign(true=names[df.true])
-
-def _rafdb_name(split, number, images):
-    "Where the official layout has an image: training numbers have five digits, test numbers four"
-    return f"Image/{images}/{split}_{number:0{5 if split=='train' else 4}d}{'_aligned' if images=='aligned' else ''}.jpg"
-
-def _check_inside(files, root):
-    "Raise for files whose links lead out of `root`"
-    root = os.path.realpath(root)
-    out = [f for f in files if os.path.islink(f) and not os.path.realpath(f).startswith(root+os.sep)]
-    if out: raise ValueError(f"{len(out)} images are links that leave {root}: {_few(out)}. Copy them into the folder")
 
 # %% ../nbs/02_data.ipynb #00000050
 @patch(cls_method=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from .files import guard_formula, save_text, text_column, unguard_formula
+from .files import guard_formula, links_outside, save_text, text_column, unguard_formula
 from .labels import noise_models, noise_report, rafdb_classes, rafdb_file
 
 # %% ../nbs/01a_manifest.ipynb #0000003c
@@ -222,17 +222,9 @@ def table(self:NoiseManifest,
 
     Raises `ManifestError` naming up to ten images that a link leads out of `root`; whether there are such files is for those to find out."""
     files = [os.path.join(root, f) for f in self.df.file]
-    out = _outside(files, root)
+    out = links_outside(files, root)
     if out: raise ManifestError(f"{len(out)} images are links that leave {root}: {', '.join(out[:10])}{' …' if len(out)>10 else ''}. Copy them into the folder")
     return self.df.assign(file=text_column(files, self.df.index))[['file','label','true','is_valid']]
-
-# %% ../nbs/01a_manifest.ipynb #00000053
-def _outside(files, root):
-    "Those of `files` that really lie outside `root`; folders are followed once each"
-    root = os.path.realpath(root)
-    inside = lambda f: os.path.commonpath([root, os.path.realpath(f)])==root
-    folders = {d: inside(d) for d in {os.path.dirname(f) for f in files}}
-    return [f for f in files if not (inside(f) if os.path.islink(f) else folders[os.path.dirname(f)])]
 
 # %% ../nbs/01a_manifest.ipynb #00000057
 def label_list_text(

@@ -36,11 +36,9 @@ decision_names = ('keep','relabel','drop')
 
 # %% ../nbs/12_review.ipynb #0000000f
 def audit_classes(
-    df:pd.DataFrame, # `LabelAudit.df`
-    classes=None, # Class names in their order; None: the names in `df`, sorted
+    classes, # Class names in their order
 )->dict: # For the text of each class name, the name itself
     "The classes that a label may be changed to, by their text; raises ValueError where two classes read the same"
-    if classes is None: classes = sorted({o for c in ('label','suggested','true') if c in df for o in df[c].dropna().tolist()}, key=str)
     res = {str(o):o for o in classes}
     if len(res)<len(set(classes)): raise ValueError(f'two of the classes {list(classes)} read the same: rename one')
     return res
@@ -83,7 +81,7 @@ def _audited(audit, classes=None):
     if len(given)<len(files):
         twice = next(f for f,n in pd.Series(files).value_counts().items() if n>1)
         raise ValueError(f'the audit has {_short(twice)} more than once, so decisions by file are not certain: list each image once')
-    return given,audit_classes(audit.df, classes)
+    return given,audit_classes(audit.vocab if classes is None else classes)
 
 # %% ../nbs/12_review.ipynb #00000012
 def _fault(file, label, decision, new, known):
@@ -319,7 +317,7 @@ def to_html(self:LabelAudit,
     """Write a page on which a person decides about every label, the most suspect first, all of it or nothing.
 
     Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with `overwrite`, a former page, and what `page_data` raises."""
-    df,here = self.suspects(n),resources.files('fastai_resup')
+    df,here,classes = self.suspects(n),resources.files('fastai_resup'),self.vocab if classes is None else classes
     if not len(df): raise ValueError('the audit has no images')
     page_data(df, classes, title=title) # before the work
     with new_folder(folder, overwrite, page_files) as tmp:
@@ -341,7 +339,7 @@ class Review:
         decisions=None, # Decisions to start from: a csv file, a table, or another `Review`
         classes=None, # Class names that may be chosen; None: those in the audit
     ):
-        self.audit,self.classes,self._steps,self._made = audit,list(audit_classes(audit.df, classes).values()),[],{}
+        self.audit,self.classes,self._steps,self._made = audit,list(audit_classes(audit.vocab if classes is None else classes).values()),[],{}
         _audited(audit, classes)
         if decisions is not None: self.take(decisions)
 
