@@ -222,7 +222,7 @@ def resup_demo(
     seed:int=0, # Decides faces, noise and training
     epochs:int=5, # Epochs after the frozen one
     n_train:int=1000, # Faces to train on
-    n_valid:int=700, # Faces with right labels to measure on
+    n_valid:int=500, # Faces with right labels to measure on
     noise:float=.3, # Share of wrong training labels
     img_size:int=64, # Side of an image in pixels
     bs:int=32, # Batch size
