@@ -41,6 +41,14 @@ def compare(audit):
     alone = tables['LabelAudit'].loc['class alone']
     return pd.DataFrame({**{k:row(t) for k,t in tables.items()}, 'given class alone':dict(auroc=alone.auroc, auroc_within=.5, ap=alone.average_precision, ap_within=np.nan)}).T
 
+def suggestions(audit):
+    "What `audit.suggest()` at its defaults would change: labels changed, from wrong to right, from right to wrong; share of wrong labels before and after"
+    d,df = audit.suggest(),audit.df.set_index('file')
+    now = df.loc[d.file]
+    right,was = int((d.new_label.to_numpy()==now.true.to_numpy()).sum()),int((now.label==now.true).sum())
+    wrong = int((df.label!=df.true).sum())
+    return dict(changed=len(d), to_right=right, from_right=was, wrong_before=wrong/len(df), wrong_after=(wrong-right+was)/len(df))
+
 def train(seeds, data, folder):
     "Train ReSup on FERPlus-mini as `ferplus_mini.py` does, and keep the outputs in `folder`"
     from ferplus_mini import read_data, run
@@ -57,8 +65,10 @@ def main():
     a = p.parse_args()
     if bool(a.files)==a.train: p.error('give npz files, or --train')
     with tempfile.TemporaryDirectory() as d:
-        tables = [compare(load_audit(f)) for f in (train(a.seeds, a.data, Path(d)) if a.train else a.files)]
+        audits = [load_audit(f) for f in (train(a.seeds, a.data, Path(d)) if a.train else a.files)]
+        tables = [compare(o) for o in audits]
     print(f"{len(tables)} run{'s' if len(tables)>1 else ''}\n\n| | AUROC | within classes | average precision | within classes |\n|---|---|---|---|---|")
     for k,r in (sum(tables)/len(tables)).iterrows(): print(f'| {k} | '+' | '.join('-' if o!=o else f'{o:.4f}' for o in r)+' |')
+    print(f'\naudit.suggest(), run by run:\n{pd.DataFrame(map(suggestions, audits)).to_string(index=False, float_format="{:.3f}".format)}')
 
 if __name__=='__main__': main()
