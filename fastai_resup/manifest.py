@@ -70,7 +70,7 @@ def _checked_rows(df, vocab):
     for i,(f,true,label,valid) in enumerate(df.itertuples(index=False, name=None)):
         why = _row_error(f, true, label, valid, known) or (f"{f!r} is listed twice" if first.setdefault(f, i)!=i else None)
         if why: raise _RowError(i, why)
-    return df.assign(is_valid=df.is_valid.astype(bool))
+    return df.assign(**{c:text_column(df[c]) for c in _columns[:3]}, is_valid=df.is_valid.astype(bool))
 
 def _row_error(file, true, label, valid, known):
     "What is wrong with a row, None if nothing is"
