@@ -12,3 +12,4 @@ from .learner import *
 from .audit import *
 from .votes import *
 from .review import *
+from .deploy import *
