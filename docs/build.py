@@ -5,13 +5,14 @@
 import argparse, hashlib, importlib, importlib.metadata, os, shutil, sys, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from configparser import ConfigParser
+from functools import partial
 from html.parser import HTMLParser
 from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fastcore.nbio import mk_cell, read_nb, write_nb
-from stage import NBS, ROOT, Links, default_exp, own_methods, page_cells, page_name, public_names, relink, write_page
+from stage import NBS, ROOT, Links, default_exp, linkify, own_methods, page_cells, page_name, public_names, relink, write_page
 
 BUILD = ROOT/'docs'/'_build'
 PAGES = ROOT/'docs'/'pages'
@@ -130,15 +131,18 @@ def stage(
     modules = [p for p,nb in nbs.items() if default_exp(nb)]
     cli = [p for p in modules if page_name(p).startswith('cli')]
     groups = {'Tutorials':[p for p in nbs if p.parent!=NBS], 'Explanations':texts, 'API':[p for p in modules if p not in cli], 'Command line':cli}
-    nav = '\n\n'.join(toctree(k, map(page_name, v)) for k,v in groups.items() if v)
+    names = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==default_exp(nbs[p])) for p in cli}
+    nav = '\n\n'.join(toctree(k, [f'{names[p]} <{page_name(p)}>' if names.get(p) else page_name(p) for p in v]) for k,v in groups.items() if v)
+    def target(p): return lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)
     for p,nb in nbs.items():
         cells = page_cells(nb, links, commands)
         for c in cells:
-            if c.cell_type=='markdown': c.source = relink(c.source, lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest))
+            if c.cell_type=='markdown': c.source = relink(c.source, target(p))
         if p.stem=='index': cells.append(mk_cell(nav, 'markdown'))
         write_page(cells, dest/staged[p])
-    from stage import linkify
-    for p in texts: (dest/staged[p]).write_text(relink(linkify(p.read_text(encoding='utf-8'), links), lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)), encoding='utf-8')
+    for p in texts:
+        text = linkify(p.read_text(encoding='utf-8'), partial(links, modules=True))
+        (dest/staged[p]).write_text(relink(text, target(p)), encoding='utf-8')
     add_mathjax(dest)
     return dest
 

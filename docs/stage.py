@@ -1,5 +1,6 @@
 "Turns executed notebooks into pages that Sphinx reads: exported cells become entries of the Python domain, back-ticked names become links"
-import ast, importlib, inspect, json, re
+import ast, importlib, inspect, re
+from functools import partial
 from pathlib import Path
 
 from fastcore.basics import _clsmethod
@@ -53,11 +54,17 @@ class Links:
     ):
         self.symbols,self.pages,self.other = {**symbols, **commands},pages,NbdevLookup(incl_libs=('fastai','fastcore'), strip_libs=('fastai','fastcore'))
 
-    def __call__(self, m):
-        "The link for a match of back-ticked text, or the text as it was"
+    def __call__(self,
+        m, # A match of back-ticked text
+        cls:str='', # Class whose own methods may be meant
+        modules:bool=False, # May names of modules be meant? In most prose `labels` is a parameter
+    )->str: # The link, or the text as it was
+        "The link for back-ticked text"
         name,call = m[1],m[2] or ''
-        if full := self.symbols.get(name.removeprefix('fastai_resup.')): return f'{{py:obj}}`{name}{call} <{full}>`'
-        if page := self.pages.get(name.removeprefix('fastai_resup.')): return f'[`{name}`]({page}.ipynb)'
+        full = self.symbols.get(f'{cls}.{name}') or self.symbols.get(name.removeprefix('fastai_resup.'))
+        if full: return f'{{py:obj}}`{name}{call} <{full}>`'
+        page = self.pages.get(name.removeprefix('fastai_resup.'))
+        if page and (modules or '.' in name): return f'[`{name}`]({page}.ipynb)'
         url = self.other.doc(name) if len(name)>3 else None
         return f'[`{name}{call}`]({url})' if url and url.startswith('http') else m[0]
 
@@ -121,7 +128,8 @@ def entry(
     sig = '' if kind in ('property','exception') else signature(o, method)
     head = f':::::{{py:{kind}}} {name}{sig}\n:module: {module.__name__}\n\n'
     if kind in ('class','exception'): head = ':'+head
-    body = linkify(inspect.cleandoc(o.__doc__ or ''), links) + '\n\n' + linkify(_table(o), links)
+    near = partial(links, cls=name.partition('.')[0])
+    body = linkify(inspect.cleandoc(o.__doc__ or ''), near) + '\n\n' + linkify(_table(o), near)
     if command: body += f'\n\n```text\n{anno_parser(getattr(o, "__wrapped__", o), prog=command).format_help().strip()}\n```'
     return f'<span id="{name.lower()}"></span>\n\n{head}{body}\n\n{inner}\n' + head[:head.index('{')] + '\n'
 
@@ -139,11 +147,16 @@ def _table(o):
     dm = {k:v for k,v in docments(o, full=True, returns=True).items() if k not in ('self','cls')}
     told = {k:v for k,v in dm.items() if v.get('docment') or k!='return'}
     if not any(v.get('docment') for v in told.values()): return ''
-    rows = [('*returns*' if k=='return' else f'`{k}`', _code(v.get('anno'), _type), '' if k=='return' else _code(v.get('default'), _default), (v.get('docment') or '').replace('\n', ' '))
-            for k,v in told.items()]
-    return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('', 'type', 'default', ''), ('---',)*4, *rows])
+    rows = [(_written(k, v), (v.get('docment') or '').replace('\n', ' ')) for k,v in told.items()]
+    return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('parameter', ''), ('---',)*2, *rows])
 
-def _code(o, text): return '' if o is inspect.Parameter.empty or o is inspect._empty else f'`{text(o)}`'
+def _written(name, p):
+    "A parameter as code has it, `name: type = default`"
+    empty = inspect.Parameter.empty
+    anno,default = p.get('anno', empty),p.get('default', empty)
+    anno,default = '' if anno in (None,empty,type(None)) else _type(anno),'' if default is empty else _default(default)
+    if name=='return': return '*returns*' + (f' ``{anno}``' if anno else '')
+    return f'``{name}' + (f': {anno}' if anno else '') + (f' = {default}' if default else '') + '``'
 
 def _type(o):
     "A type as a reader would write it"
@@ -160,7 +173,7 @@ def page_cells(
     return [o for c in nb.cells for o in _page_cell(c, module, links, commands)]
 
 def _page_cell(c, module, links, commands):
-    if c.cell_type!='code': return [mk_cell(linkify(c.source, links), 'markdown')]
+    if c.cell_type!='code': return [mk_cell(linkify(c.source, links if module else partial(links, modules=True)), 'markdown')]
     dirs = {d.split()[0] for d in _re_dir.findall(c.source)}
     if dirs & {'hide','default_exp','exporti'}: return []
     if 'export' in dirs: return [mk_cell(o, 'markdown') for o in _entries(c.source, module, links, commands)]
