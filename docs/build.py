@@ -1,0 +1,212 @@
+"""Build the site from the notebooks, offline and without Quarto: execute copies of them, stage them as pages, run Sphinx with warnings as errors, check links.
+
+    python docs/build.py              the site, in docs/_build/html
+    python docs/build.py --readme     README.md from nbs/index.ipynb, and nothing else"""
+import argparse, hashlib, importlib, importlib.metadata, os, shutil, sys, time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from configparser import ConfigParser
+from functools import partial
+from html.parser import HTMLParser
+from multiprocessing import get_context
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from fastcore.nbio import mk_cell, read_nb, write_nb
+from stage import NBS, ROOT, Links, default_exp, linkify, own_methods, page_cells, page_name, public_names, relink, write_page
+
+BUILD = ROOT/'docs'/'_build'
+PAGES = ROOT/'docs'/'pages'
+NOTE = '<!-- Written by `python docs/build.py --readme` from nbs/index.ipynb: edit that. -->'
+
+def config():
+    "settings.ini"
+    cfg = ConfigParser(delimiters=['='], interpolation=None)
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    return cfg['DEFAULT']
+
+def notebooks():
+    "All notebooks, in the order of their file names, tutorials last"
+    return [o for o in [*sorted(NBS.glob('*.ipynb')), *sorted((NBS/'tutorials').glob('*.ipynb'))] if o.stem[0] not in '_.']
+
+# README
+
+def readme_text():
+    "README.md as nbs/index.ipynb has it: links and pictures are relative to the repository's top"
+    cells = [c for c in read_nb(NBS/'index.ipynb').cells if c.cell_type!='raw' and not c.source.startswith('#|')]
+    text = '\n\n'.join(c.source if c.cell_type=='markdown' else f'```python\n{c.source}\n```' for c in cells)
+    return f'{NOTE}\n\n' + relink(text, lambda to: os.path.relpath(NBS/to, ROOT)) + '\n'
+
+# Execution
+
+def run_notebook(
+    src:Path, # A notebook, in a folder of copies
+    dest:Path, # File for the executed one
+)->tuple: # Seconds, and what went wrong ('' for nothing)
+    "Execute a notebook; an exception in a cell stops it and is told with the cell's number and id"
+    from execnb.shell import CaptureShell
+    os.chdir(src.parent)
+    nb,start = read_nb(src),time.time()
+    shell = CaptureShell(src, mpl_format='png')
+    for i,c in enumerate(nb.cells):
+        if c.cell_type!='code' or 'nbdev_export()' in c.source: continue
+        c.outputs = shell.run(c.source, timeout=600)
+        if shell.exc: return time.time()-start, f'{src.name}, cell {i+1} (id {c.get("id")}):\n{c.source}\n\n{shell.prettytb()}'
+    write_nb(nb, dest)
+    return time.time()-start, ''
+
+def execute(
+    paths:list, # Notebooks
+    workers:int, # How many at a time
+)->dict: # Notebook to its executed copy
+    "Execute copies of notebooks that have changed, or whose package has, since they were executed last; exits where a cell fails"
+    work,done = BUILD/'nbs',BUILD/'executed'
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(NBS, work)
+    done.mkdir(parents=True, exist_ok=True)
+    code = b''.join(o.read_bytes() for o in sorted((ROOT/'fastai_resup').rglob('*')) if o.is_file() and o.suffix!='.pyc')
+    res = {p: done/f'{p.stem}-{hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]}.ipynb' for p in paths}
+    todo = sorted((p for p,o in res.items() if not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
+    for o in done.glob('*.ipynb'):
+        if o not in res.values(): o.unlink()
+    with ProcessPoolExecutor(workers, mp_context=get_context('spawn'), max_tasks_per_child=1) as pool:
+        runs = {pool.submit(run_notebook, work/p.relative_to(NBS), res[p]):p for p in todo}
+        failed = []
+        for run in as_completed(runs):
+            p,(secs,error) = runs[run],run.result()
+            print(f'  {p.relative_to(NBS)}: {secs:.0f} s' + (', FAILED' if error else ''), flush=True)
+            if error: failed.append(error)
+    if failed: sys.exit('\n\n'.join(failed))
+    return res
+
+# Staging
+
+def find_links(
+    nbs:dict, # Notebook to its executed copy, read
+)->tuple: # `Links`, and full names of functions to their console commands
+    "Every public symbol of the package, every module and every command"
+    symbols,pages = {},{}
+    for path,nb in nbs.items():
+        if not (mod := default_exp(nb)): continue
+        pages[mod] = page_name(path)
+        for c in nb.cells:
+            if c.cell_type!='code' or not c.source.startswith('#| export\n'): continue
+            for name in public_names(c.source):
+                full = [name] if '.' in name else [name, *(f'{name}.{m}' for m in own_methods(c.source, name) )] if f'class {name}' in c.source else [name]
+                for n in full: symbols[n] = symbols[f'{mod}.{n}'] = f'fastai_resup.{mod}.{n}'
+    commands = dict(o.split('=') for o in config()['console_scripts'].split())
+    commands = {k:v.replace(':', '.') for k,v in commands.items()}
+    return Links(symbols, pages, commands),{v:k for k,v in commands.items()}
+
+def site_target(
+    to:str, # Target of a link, relative to `base`
+    base:Path, # Folder that the link is relative to
+    staged:dict, # Source file to the name of its page
+    dest:Path, # Folder of the staged pages
+)->str: # Target on the site
+    "Pages become pages, pictures are copied along, other files lead to the repository"
+    path,_,frag = to.partition('#')
+    f,frag = (base/path).resolve(),'#'+frag if frag else ''
+    if not f.exists(): sys.exit(f'a page links to {to}, and {f} is not there')
+    if f in staged: return staged[f]+frag
+    if f.suffix in ('.png','.svg'):
+        (dest/'images').mkdir(exist_ok=True)
+        shutil.copy2(f, dest/'images')
+        return f'images/{f.name}'
+    return f"{config()['git_url']}/{'tree' if f.is_dir() else 'blob'}/{config()['branch']}/{f.relative_to(ROOT)}{frag}"
+
+def toctree(caption, pages): return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(pages) + '\n```'
+
+def stage(
+    executed:dict, # Notebook to its executed copy
+)->Path: # Folder for Sphinx
+    "Write all pages, and the navigation into the first"
+    dest = BUILD/'src'
+    shutil.rmtree(dest, ignore_errors=True)
+    dest.mkdir(parents=True)
+    nbs = {p:read_nb(o) for p,o in executed.items()}
+    links,commands = find_links(nbs)
+    texts = sorted(PAGES.glob('*.md'))
+    staged = {**{p:f'{page_name(p)}.ipynb' for p in nbs}, **{p:f'{page_name(p)}.md' for p in texts}}
+    if len(set(staged.values()))<len(staged): sys.exit(f'two pages have the same name: {sorted(staged.values())}')
+    modules = [p for p,nb in nbs.items() if default_exp(nb)]
+    cli = [p for p in modules if page_name(p).startswith('cli')]
+    groups = {'Tutorials':[p for p in nbs if p.parent!=NBS], 'Explanations':texts, 'API':[p for p in modules if p not in cli], 'Command line':cli}
+    names = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==default_exp(nbs[p])) for p in cli}
+    nav = '\n\n'.join(toctree(k, [f'{names[p]} <{page_name(p)}>' if names.get(p) else page_name(p) for p in v]) for k,v in groups.items() if v)
+    def target(p): return lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)
+    for p,nb in nbs.items():
+        cells = page_cells(nb, links, commands)
+        for c in cells:
+            if c.cell_type=='markdown': c.source = relink(c.source, target(p))
+        if p.stem=='index': cells.append(mk_cell(nav, 'markdown'))
+        write_page(cells, dest/staged[p])
+    for p in texts:
+        text = linkify(p.read_text(encoding='utf-8'), partial(links, modules=True))
+        (dest/staged[p]).write_text(relink(text, target(p)), encoding='utf-8')
+    add_mathjax(dest)
+    return dest
+
+def add_mathjax(dest):
+    "MathJax and its fonts from the package `sphinx-mathjax-offline`, so that formulas need no network"
+    files = importlib.metadata.files('sphinx-mathjax-offline')
+    root = next(Path(o.locate()) for o in files if o.name=='tex-chtml.js').parent
+    out = dest/'_static'/'mathjax'
+    out.mkdir(parents=True)
+    shutil.copy2(root/'tex-chtml.js', out)
+    shutil.copytree(root/'output'/'chtml'/'fonts', out/'output'/'chtml'/'fonts')
+
+# Checks
+
+class Page(HTMLParser):
+    "Ids and targets of an html file"
+    def __init__(self, f):
+        super().__init__()
+        self.ids,self.targets = set(),[]
+        self.feed(f.read_text(encoding='utf-8'))
+    def handle_starttag(self, tag, attrs):
+        for k,v in attrs:
+            if k=='id' or (k=='name' and tag=='a'): self.ids.add(v)
+            if k in ('href','src') and v: self.targets.append(v)
+
+def broken_links(
+    html:Path, # A built site
+)->list: # A line per link that leads nowhere
+    "Links of a site to files or headings that aren't there; links to other sites are left alone"
+    pages = {f.resolve():Page(f) for f in html.rglob('*.html') if '_static' not in f.parts}
+    bad = []
+    for f,page in pages.items():
+        for to in page.targets:
+            u = urlsplit(to)
+            if u.scheme or u.netloc: continue
+            other = (f.parent/unquote(u.path)).resolve() if u.path else f
+            if other.is_dir(): other = other/'index.html'
+            if not other.exists(): bad.append(f'{f.name}: {to} leads to no file')
+            elif u.fragment and other in pages and unquote(u.fragment) not in pages[other].ids: bad.append(f'{f.name}: {to} leads to no place on its page')
+    return bad
+
+def sphinx(
+    src:Path, # Staged pages
+)->Path: # The site
+    "Run Sphinx; exits where it warns"
+    from sphinx.cmd.build import main
+    html = BUILD/'html'
+    shutil.rmtree(html, ignore_errors=True)
+    if code := main(['-q','-W','--keep-going','-b','html','-d',str(BUILD/'doctrees'),'-c',str(ROOT/'docs'),str(src),str(html)]): sys.exit(code)
+    return html
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--readme', action='store_true', help='write README.md')
+    ap.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1), help='notebooks to execute at a time')
+    args = ap.parse_args()
+    if args.readme: return (ROOT/'README.md').write_text(readme_text(), encoding='utf-8')
+    os.environ.update(MPLBACKEND='module://matplotlib_inline.backend_inline', IN_TEST='1', PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    sys.path.insert(0, str(ROOT))
+    start = time.time()
+    src = stage(execute(notebooks(), args.workers))
+    html = sphinx(src)
+    if bad := broken_links(html): sys.exit('\n'.join(bad))
+    print(f'{len(list(html.glob("*.html")))} pages in {html}, {time.time()-start:.0f} s', flush=True)
+
+if __name__=='__main__': main()

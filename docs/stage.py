@@ -1,0 +1,218 @@
+"Turns executed notebooks into pages that Sphinx reads: exported cells become entries of the Python domain, back-ticked names become links"
+import ast, importlib, inspect, re
+from functools import partial
+from pathlib import Path
+
+from fastcore.basics import _clsmethod
+from fastcore.docments import docments
+from fastcore.nbio import dict2nb, mk_cell, read_nb, write_nb
+from fastcore.script import anno_parser
+from nbdev.doclinks import NbdevLookup, patch_name
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS = ROOT/'nbs'
+_defs = ast.FunctionDef,ast.AsyncFunctionDef,ast.ClassDef
+_re_dir = re.compile(r'^#\|\s*(.+)$', re.M)
+_re_tick = re.compile(r'(?<![`\w])`([^`\s]+?)(\(\))?`(?!`)')
+_re_link = re.compile(r'(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)')
+
+def page_name(
+    path:Path, # A notebook, `nbs/01a_manifest.ipynb`
+)->str: # Its page, `manifest`
+    "File name without the number that orders it"
+    return re.sub(r'^\d+[a-z]?_', '', path.stem)
+
+def default_exp(
+    nb, # A notebook
+)->str|None: # Name of the module it exports
+    "What `#| default_exp` says"
+    return next((m[1] for c in nb.cells if c.cell_type=='code' and (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c.source, re.M))), None)
+
+def public_names(
+    source:str, # A cell's code
+)->list: # `name`, or `Class.name` for a patched method, in the order of the code
+    "Public functions, classes and patched methods that a cell defines"
+    names = [(n, t.name) for t in ast.parse(source).body if isinstance(t, _defs) for n in _listed(patch_name(t))]
+    return [n for n,own in names if not own.startswith('_')]
+
+def _listed(o): return o if isinstance(o, list) else [o]
+
+def own_methods(
+    source:str, # A cell's code
+    cls:str, # Name of a class that it defines
+)->list: # Names of its public methods and properties
+    "What a class defines itself"
+    tree = next(t for t in ast.parse(source).body if isinstance(t, ast.ClassDef) and t.name==cls)
+    return [t.name for t in tree.body if isinstance(t, _defs) and not t.name.startswith('_')]
+
+class Links:
+    "Where back-ticked names lead: our own symbols and modules, commands, then fastai's and fastcore's"
+    def __init__(self,
+        symbols:dict, # `name` or `Class.name` to its full name, `fastai_resup.mixture.BetaMixture`
+        pages:dict, # name of a module to its page
+        commands:dict, # console command to the full name of its function
+    ):
+        self.symbols,self.pages,self.other = {**symbols, **commands},pages,NbdevLookup(incl_libs=('fastai','fastcore'), strip_libs=('fastai','fastcore'))
+
+    def __call__(self,
+        m, # A match of back-ticked text
+        cls:str='', # Class whose own methods may be meant
+        modules:bool=False, # May names of modules be meant? In most prose `labels` is a parameter
+    )->str: # The link, or the text as it was
+        "The link for back-ticked text"
+        name,call = m[1],m[2] or ''
+        full = self.symbols.get(f'{cls}.{name}') or self.symbols.get(name.removeprefix('fastai_resup.'))
+        if full: return f'{{py:obj}}`{name}{call} <{full}>`'
+        page = self.pages.get(name.removeprefix('fastai_resup.'))
+        if page and (modules or '.' in name): return f'[`{name}`]({page}.ipynb)'
+        url = self.other.doc(name) if len(name)>3 else None
+        return f'[`{name}{call}`]({url})' if url and url.startswith('http') else m[0]
+
+def linkify(
+    md:str, # Markdown
+    links:Links, # Where names lead
+)->str: # The same with links; headings, fenced code and the text of links are left alone
+    "Link back-ticked names"
+    res,fence = [],None
+    for line in md.splitlines():
+        mark = re.match(r'\s*(`{3,}|~{3,})', line)
+        if mark: fence = None if fence and line.strip().startswith(fence) else fence or mark[1]
+        skip = fence or mark or line.startswith(('#','    '))
+        res.append(line if skip else ''.join(o if i%2 else _re_tick.sub(links, o) for i,o in enumerate(re.split(r'(\[[^\]]*\]\([^)]*\))', line))))
+    return '\n'.join(res)
+
+def relink(
+    md:str, # Markdown
+    to, # Function of a link's target
+)->str: # The same with other targets
+    "Pass the relative targets of links and pictures through a function; fenced code is left alone"
+    new = lambda m: m[0] if re.match(r'\w+:|#', m[3]) else f'{m[1]}[{m[2]}]({to(m[3])})'
+    return ''.join(o if i%2 else _re_link.sub(new, o) for i,o in enumerate(re.split(r'(^```.*?^```)', md, flags=re.M|re.S)))
+
+def resolve(
+    module, # A module of the package
+    name:str, # `name` or `Class.name`
+): # The object as it stands in the class: a property is a property
+    "A symbol of a module by its name"
+    cls,_,attr = name.rpartition('.')
+    return inspect.getattr_static(getattr(module, cls), attr) if cls else getattr(module, name)
+
+def _default(o):
+    "A default value as a reader would write it"
+    if inspect.isclass(o) or inspect.isroutine(o): return o.__name__
+    r = repr(o)
+    return r if len(r)<40 and re.fullmatch(r"[\w\s.,:'\"()\[\]{}+*/-]*", r) else '...'
+
+def signature(
+    f, # Function, method or class
+    method:bool=False, # Leave out its first parameter?
+)->str: # `(x, n=1001)`
+    "The signature without annotations, which stand in the table"
+    ps = list(inspect.signature(f).parameters.values())[int(method):]
+    bare = [p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else _Shown(_default(p.default))) for p in ps]
+    return str(inspect.Signature(bare))
+
+class _Shown(str):
+    def __repr__(self): return str(self)
+
+def entry(
+    module, # The module that holds it
+    name:str, # `name` or `Class.name`
+    links:Links, # Where names lead
+    inner:str='', # Entries of its methods
+    command:str='', # The console command that runs it
+)->str: # Markdown
+    "The page's entry for a symbol: signature, docstring, parameters, and for a command its help"
+    o = resolve(module, name)
+    kind,o,method = _kind(o, name)
+    sig = '' if kind in ('property','exception') else signature(o, method)
+    head = f':::::{{py:{kind}}} {name}{sig}\n:module: {module.__name__}\n\n'
+    if kind in ('class','exception'): head = ':'+head
+    near = partial(links, cls=name.partition('.')[0])
+    body = linkify(inspect.cleandoc(o.__doc__ or ''), near) + '\n\n' + linkify(_table(o), near)
+    if command: body += f'\n\n```text\n{anno_parser(getattr(o, "__wrapped__", o), prog=command).format_help().strip()}\n```'
+    return f'<span id="{name.lower()}"></span>\n\n{head}{body}\n\n{inner}\n' + head[:head.index('{')] + '\n'
+
+def _kind(o, name):
+    "Directive of the Python domain, the function to look at, and whether its first parameter is to be left out"
+    if isinstance(o, property): return 'property',o.fget,True
+    if isinstance(o, (classmethod, _clsmethod)): return 'classmethod',getattr(o, '__func__', None) or o.f,True # fastcore's `@patch(cls_method=True)`
+    if isinstance(o, staticmethod): return 'staticmethod',o.__func__,False
+    if inspect.isclass(o): return ('exception' if issubclass(o, BaseException) else 'class'),o,False
+    return ('method',o,True) if '.' in name else ('function',o,False)
+
+def _table(o):
+    "Table of parameters and of what is returned, without `self`"
+    if inspect.isclass(o) and issubclass(o, BaseException): return ''
+    dm = {k:v for k,v in docments(o, full=True, returns=True).items() if k not in ('self','cls')}
+    told = {k:v for k,v in dm.items() if v.get('docment') or k!='return'}
+    if not any(v.get('docment') for v in told.values()): return ''
+    rows = [(_written(k, v), (v.get('docment') or '').replace('\n', ' ')) for k,v in told.items()]
+    return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('parameter', ''), ('---',)*2, *rows])
+
+def _written(name, p):
+    "A parameter as code has it, `name: type = default`"
+    empty = inspect.Parameter.empty
+    anno,default = p.get('anno', empty),p.get('default', empty)
+    anno,default = '' if anno in (None,empty,type(None)) else _type(anno),'' if default is empty else _default(default)
+    if name=='return': return '*returns*' + (f' ``{anno}``' if anno else '')
+    return f'``{name}' + (f': {anno}' if anno else '') + (f' = {default}' if default else '') + '``'
+
+def _type(o):
+    "A type as a reader would write it"
+    return o.__name__ if inspect.isclass(o) and not hasattr(o, '__args__') else re.sub(r'\b(?:\w+\.)+(\w+)', r'\1', str(o))
+
+def page_cells(
+    nb, # An executed notebook
+    links:Links, # Where names lead
+    commands:dict, # Full name of a function to its console command
+)->list: # Cells of its page
+    "A notebook's cells as its page shows them"
+    mod = default_exp(nb)
+    module = importlib.import_module(f'fastai_resup.{mod}') if mod else None
+    return [o for c in nb.cells for o in _page_cell(c, module, links, commands)]
+
+def _page_cell(c, module, links, commands):
+    if c.cell_type!='code': return [mk_cell(linkify(c.source, links if module else partial(links, modules=True)), 'markdown')]
+    dirs = {d.split()[0] for d in _re_dir.findall(c.source)}
+    if dirs & {'hide','default_exp','exporti'}: return []
+    if 'export' in dirs: return [mk_cell(o, 'markdown') for o in _entries(c.source, module, links, commands)]
+    c.outputs = [] if 'output:' in dirs else [o for o in c.get('outputs', []) if _shown(o)]
+    c.source = _re_dir.sub('', c.source).strip()
+    c.metadata = dict(tags=['hide-input'], mystnb=dict(code_prompt_show='Show the checks', code_prompt_hide='Hide the checks')) if is_checks(c.source) and not c.outputs else {}
+    return [c] if c.source else []
+
+def _shown(out):
+    "Is this output for readers? Progress bars and standard error are not"
+    data = out.get('data', {})
+    text = ''.join(data.get('text/html', [])) + ''.join(data.get('text/plain', []))
+    return out.get('name')!='stderr' and 'progress::-webkit' not in text and '<progress' not in text and 'IPython.core.display.HTML' not in ''.join(data.get('text/plain', [])) * (not data.get('text/html'))
+
+def is_checks(
+    source:str, # A cell's code
+)->bool: # Does every statement of it check something?
+    "Cells of nothing but assertions are folded away on the page"
+    def check(t):
+        if isinstance(t, (ast.Assert, ast.Try)): return True
+        if isinstance(t, (ast.For, ast.With)): return all(map(check, t.body))
+        return isinstance(t, ast.Expr) and isinstance(t.value, ast.Call) and getattr(t.value.func, 'id', '').startswith('test_')
+    try: body = ast.parse(source).body
+    except SyntaxError: return False
+    return bool(body) and any(map(check, body)) and all(check(t) or isinstance(t, ast.Assign) for t in body)
+
+def _entries(source, module, links, commands):
+    "Entries of a cell's public symbols; a class carries those of its methods"
+    for name in public_names(source):
+        full = f'{module.__name__}.{name}'
+        inner = ''
+        if '.' not in name and inspect.isclass(getattr(module, name)):
+            inner = '\n'.join(entry(module, f'{name}.{m}', links) for m in own_methods(source, name))
+        yield entry(module, name, links, inner, commands.get(full, ''))
+
+def write_page(
+    cells:list, # Cells
+    dest:Path, # File to write
+):
+    "A notebook that Sphinx reads and doesn't run"
+    spec = dict(name='python3', display_name='Python 3', language='python')
+    write_nb(dict2nb(dict(cells=cells, metadata=dict(kernelspec=spec, language_info=dict(name='python', pygments_lexer='ipython3')), nbformat=4, nbformat_minor=5)), dest)

@@ -1,0 +1,168 @@
+"""The documentation: README.md is what nbs/index.ipynb says, versions agree, and the built site works in a real browser.
+
+The site is built by `python docs/build.py`. Where docs/_build/html isn't there, or no Chromium, its tests skip and say so; with the environment variable RESUP_DOCS=1 they fail."""
+import json, os, re, shutil, subprocess, sys, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = ROOT/'docs'/'_build'/'html'
+FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+@pytest.fixture(scope='module')
+def build():
+    "docs/build.py as a module"
+    sys.path.insert(0, str(ROOT/'docs'))
+    try:
+        import build
+        yield build
+    finally: sys.path.remove(str(ROOT/'docs'))
+
+def test_readme_is_written_from_the_notebook(build):
+    assert (ROOT/'README.md').read_text(encoding='utf-8')==build.readme_text(), 'README.md is old: python docs/build.py --readme'
+
+def test_readme_links_lead_somewhere(build):
+    found = []
+    build.relink((ROOT/'README.md').read_text(encoding='utf-8'), lambda to: found.append(to) or to)
+    assert len(found)>=2
+    for to in found: assert (ROOT/to.partition('#')[0]).exists(), to
+
+def test_long_description_needs_no_repository():
+    "A package index shows README.md alone, so its relative links must be absolute there"
+    out = subprocess.run([sys.executable, 'setup.py', '--long-description'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = [o for o in re.findall(r'\]\(([^()\s]+)\)', out) if not o.startswith('#')]
+    assert targets and all(o.startswith('https://') for o in targets), targets
+    assert '/raw/main/nbs/images/suspects.png)' in out
+
+def test_citation_has_the_version_of_the_package(build):
+    assert f'\nversion: {build.config()["version"]}\n' in (ROOT/'CITATION.cff').read_text(encoding='utf-8')
+
+def test_committed_notebooks_have_no_outputs(build):
+    for p in build.notebooks():
+        assert not any(c.get('outputs') or c.get('execution_count') for c in json.loads(p.read_text(encoding='utf-8'))['cells']), p
+
+def test_failing_cell_is_named(build, tmp_path):
+    from fastcore.nbio import dict2nb, mk_cell, write_nb
+    src = tmp_path/'03_bad.ipynb'
+    write_nb(dict2nb(dict(cells=[mk_cell('1+1'), mk_cell('{}["gone"]')], metadata={}, nbformat=4, nbformat_minor=5)), src)
+    code = f'import sys; sys.path.insert(0, {str(ROOT/"docs")!r}); from build import *; print(run_notebook(Path({str(src)!r}), Path("out.ipynb"))[1])'
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith('03_bad.ipynb, cell 2') and 'KeyError' in out
+    assert not (tmp_path/'out.ipynb').exists()
+
+def test_links_of_names_and_targets(build):
+    import stage
+    links = lambda m: f'<{m[1]}>'
+    assert stage.linkify('# `A`\nsee `A.b()`, [`A`](x) and `two words`\n```\n`A`\n```\n`B`', links)=='# `A`\nsee <A.b>, [`A`](x) and `two words`\n```\n`A`\n```\n<B>'
+    assert build.relink('![a](b.png) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```', str.upper)=='![a](B.PNG) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```'
+
+def test_broken_links_are_found(build, tmp_path):
+    (tmp_path/'a.html').write_text('<a href="b.html#here">1</a><a href="b.html#gone">2</a><img src="c.png"><a href="https://example.org">3</a><a href="#">4</a>')
+    (tmp_path/'b.html').write_text('<p id="here">')
+    assert build.broken_links(tmp_path)==['a.html: b.html#gone leads to no place on its page', 'a.html: c.png leads to no file']
+
+# The site
+
+def _lacking(what):
+    if os.environ.get('RESUP_DOCS')=='1': pytest.fail(f'RESUP_DOCS=1, and {what}')
+    pytest.skip(what)
+
+@pytest.fixture(scope='module')
+def site():
+    "Address of the built site, served from here"
+    if not (HTML/'index.html').is_file(): _lacking(f'{HTML} is not built: python docs/build.py')
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(HTML)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory, site):
+    "Chromium with an empty profile"
+    try: from selenium import webdriver
+    except ImportError: _lacking('selenium is not installed')
+    chromium,driver = shutil.which('chromium'),shutil.which('chromedriver')
+    if not chromium or not driver: _lacking('there is no Chromium with its driver: apt-get install chromium chromium-driver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for o in [*FLAGS, f'--user-data-dir={tmp_path_factory.mktemp("chromium")}']: options.add_argument(o)
+    options.set_capability('goog:loggingPrefs', {'browser':'ALL', 'performance':'ALL'})
+    d = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield d
+    d.quit()
+
+def _wait(d, js, *args):
+    "What `js` gives, as soon as it is true; 30 s at most"
+    from selenium.webdriver.support.ui import WebDriverWait
+    return WebDriverWait(d, 30).until(lambda d: d.execute_script(js, *args))
+
+def _size(d, width): d.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=800, deviceScaleFactor=1, mobile=width<500))
+
+def _clean(d, site):
+    "No console errors since the last call, and not a request to another machine"
+    assert not (bad := [o for o in d.get_log('browser') if o['level']=='SEVERE']), bad
+    sent = [m['params']['request']['url'] for o in d.get_log('performance') if (m := json.loads(o['message'])['message'])['method']=='Network.requestWillBeSent']
+    assert not [o for o in sent if not o.startswith((site, 'data:', 'blob:', 'chrome'))], sent
+
+def _pages(): return sorted(o.name for o in HTML.glob('*.html'))
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_every_page_opens_without_errors(browser, site, width):
+    _size(browser, width)
+    for name in _pages() if (HTML/'index.html').is_file() else []:
+        browser.get(site+name)
+        _wait(browser, 'return document.readyState=="complete"')
+        assert browser.execute_script('return document.querySelector("h1").textContent.length')>1, name
+        assert browser.execute_script('return document.documentElement.scrollWidth')<=width, f'{name} scrolls sideways'
+        assert browser.execute_script('return [...document.images].every(o => o.complete && o.naturalWidth>0)'), f'{name} has a broken picture'
+    _clean(browser, site)
+
+def test_home_leads_to_modules_and_to_the_source(browser, site):
+    _size(browser, 1280)
+    browser.get(site)
+    browser.find_element('link text', 'mixture').click()
+    _wait(browser, 'return location.pathname.endsWith("/mixture.html")')
+    entry = browser.find_element('id', 'fastai_resup.mixture.BetaMixture.fit')
+    assert 'sample_weight' in entry.text
+    source = entry.find_element('css selector', 'a.reference.external').get_attribute('href')
+    file,line = re.search(r'/(fastai_resup/mixture\.py)#L(\d+)$', source).groups()
+    assert 'def fit' in (ROOT/file).read_text(encoding='utf-8').splitlines()[int(line)-1]
+    _clean(browser, site)
+
+def test_backticked_names_lead_to_their_entry(browser, site):
+    browser.get(site+'mixture.html')
+    browser.find_element('css selector', 'section p a[href$="fastai_resup.mixture.clean_lookup"]').click()
+    _wait(browser, 'return location.hash=="#fastai_resup.mixture.clean_lookup" && document.getElementById(location.hash.slice(1))')
+    browser.get(site+'audit.html#labelaudit.from_learner') # the address that docstrings of the modules and nbdev's `doc` give
+    assert browser.execute_script('return document.getElementById(location.hash.slice(1)) != null')
+    _clean(browser, site)
+
+def test_formulas_are_set_without_a_network(browser, site):
+    browser.get(site+'mixture.html')
+    assert _wait(browser, 'return document.querySelectorAll("mjx-container").length')>=3
+    assert not browser.execute_script('return document.querySelectorAll("mjx-merror").length')
+    _clean(browser, site)
+
+def test_search_finds_a_symbol_and_its_page_opens(browser, site):
+    browser.get(site)
+    box = browser.find_element('css selector', 'input[name=q]')
+    box.send_keys('BetaMixture')
+    box.submit()
+    assert _wait(browser, 'return document.querySelectorAll("#search-results li a[href*=\'fastai_resup.mixture.BetaMixture\']").length')>=1
+    browser.find_element('css selector', '#search-results li a[href*="fastai_resup.mixture.BetaMixture"]').click()
+    _wait(browser, 'return location.pathname.endsWith("/mixture.html")')
+    _clean(browser, site)
+
+def test_dark_mode_is_dark(browser, site):
+    def ground(scheme):
+        browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=scheme)]))
+        browser.get(site)
+        return sum(map(int, re.findall(r'\d+', browser.execute_script('return getComputedStyle(document.body).backgroundColor'))[:3]))
+    light,dark = ground('light'),ground('dark')
+    assert light>600 and dark<200
+    _clean(browser, site)
