@@ -2,7 +2,7 @@
 
     python benchmarks/ferplus_mini.py --methods resup --seeds 12 --keep kept     # trains, and keeps what the networks say of the training images
     python benchmarks/audit.py kept/resup-*.npz                                  # one table
-    python benchmarks/audit.py --train --seeds 12                                # both in one, about 4 minutes on 2 cores
+    python benchmarks/audit.py --train --seeds 12                                # both in one
 
 Every ranking sees the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini, of whose labels 30 % are wrong. `LabelAudit` also uses
 the similarities that `ReSup` recorded in the last three epochs, as it does for users; the row 'without its last epochs' leaves them out.

@@ -22,7 +22,7 @@ from itertools import repeat
 
 from fastai.vision.all import *
 
-from .files import links_outside, text_column
+from .files import links_outside, text_column, whole_file
 from .labels import (affectnet_schemes,affectnet_vocab,fer2013_classes,fer2013_label,fer2013_row,fer2013_rows,ferplus_classes,ferplus_folders,
                                  ferplus_labels,ferplus_probs,ferplus_votes,rafdb_classes,rafdb_file,rafdb_folders,rafdb_labels,read_affectnet_csv,read_affectnet_npy,
                                  read_fer2013new,read_ferplus_votes,read_label_list,report_broken,symmetric_noise)
@@ -638,9 +638,7 @@ def _start_work(work, source):
 
 def _write_whole(f, write):
     "Let `write` make a temporary file that then takes the name of `f`"
-    tmp = f.with_name(f'.{f.name}.{os.getpid()}.tmp')
-    write(tmp)
-    os.replace(tmp, f)
+    with whole_file(f, overwrite=True) as tmp: write(tmp)
 
 # %% ../nbs/02_data.ipynb #0d020043
 def _write_images(csv_file, work, names, n, progress):
