@@ -200,7 +200,7 @@ def main():
     ap.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1), help='notebooks to execute at a time')
     args = ap.parse_args()
     if args.readme: return (ROOT/'README.md').write_text(readme_text(), encoding='utf-8')
-    os.environ.update(MPLBACKEND='module://matplotlib_inline.backend_inline', IN_TEST='1', PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
+    os.environ.update(MPLBACKEND='module://matplotlib_inline.backend_inline', IN_TEST='1', COLUMNS='88', PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     sys.path.insert(0, str(ROOT))
     start = time.time()

@@ -20,7 +20,7 @@ html_theme_options = dict(source_repository=cfg['git_url'], source_branch=cfg['b
 html_copy_source = False
 add_module_names = False
 toc_object_entries_show_parents = 'hide'
-python_maximum_signature_line_length = 100
+smartquotes = False # options are written --out
 nb_number_source_lines = False
 pygments_style,pygments_dark_style = 'friendly','monokai'
 mathjax_path = 'mathjax/tex-chtml.js'
