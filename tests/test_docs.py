@@ -48,10 +48,15 @@ def test_failing_cell_is_named(build, tmp_path):
     from fastcore.nbio import dict2nb, mk_cell, write_nb
     src = tmp_path/'03_bad.ipynb'
     write_nb(dict2nb(dict(cells=[mk_cell('1+1'), mk_cell('{}["gone"]')], metadata={}, nbformat=4, nbformat_minor=5)), src)
-    code = f'import sys; sys.path.insert(0, {str(ROOT/"docs")!r}); from build import *; print(run_notebook(Path({str(src)!r}), Path("out.ipynb"))[1])'
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
-    assert out.startswith('03_bad.ipynb, cell 2') and 'KeyError' in out
+    secs,error = build.run_apart(src, tmp_path/'out.ipynb')
+    assert '03_bad.ipynb, cell 2' in error and 'KeyError' in error and secs>0
     assert not (tmp_path/'out.ipynb').exists()
+
+def test_notebook_whose_process_dies_is_named(build, tmp_path):
+    from fastcore.nbio import dict2nb, mk_cell, write_nb
+    src = tmp_path/'04_dead.ipynb'
+    write_nb(dict2nb(dict(cells=[mk_cell('import os; os._exit(7)')], metadata={}, nbformat=4, nbformat_minor=5)), src)
+    assert build.run_apart(src, tmp_path/'out.ipynb')[1].startswith('04_dead.ipynb: its process ended with 7')
 
 def test_links_of_names_and_targets(build):
     import stage
