@@ -4,7 +4,8 @@
     python benchmarks/audit.py kept/resup-*.npz                                  # one table
     python benchmarks/audit.py --train --seeds 12                                # both in one, about 4 minutes on 2 cores
 
-Every ranking sees the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini, of whose labels 30 % are wrong.
+Every ranking sees the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini, of whose labels 30 % are wrong. `LabelAudit` also uses
+the similarities that `ReSup` recorded in the last three epochs, as it does for users; the row 'without its last epochs' leaves them out.
 AUROC and average precision (wrong labels are the positives) are given overall and within given classes (mean weighted by class size), beside what the given
 class alone yields. cleanlab's scores are those of `cleanlab.rank.get_label_quality_scores` on the mean probabilities."""
 import argparse, tempfile
@@ -22,14 +23,15 @@ def load_audit(f):
     probs,true = softmax(o['train'].astype(np.float32), axis=-1),np.array(ferplus_classes, dtype=object)[o['true']]
     df = opinion_table(probs, o['given'], [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
     p = o['p_clean'].astype(float) if 'p_clean' in o else fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T)
-    return LabelAudit.from_opinions(df, p, ferplus_classes, probs.mean(0))
+    return LabelAudit.from_opinions(df, p, ferplus_classes, probs.mean(0), earlier=o.get('recent', ()))
 
 def rankings(audit):
     "Name to score, higher is cleaner"
     from cleanlab.rank import get_label_quality_scores
     given,probs = audit.labels,audit.pred_probs
     quality = {f'cleanlab {o.replace("_", " ")}':get_label_quality_scores(given, probs, method=o) for o in ('self_confidence','normalized_margin','confidence_weighted_entropy')}
-    return {'LabelAudit':audit.rank, **quality, 'small loss':np.log(probs[np.arange(len(given)),given])}
+    alone = LabelAudit(audit.df.assign(p_clean=audit.df[['p_clean_0','p_clean_1']].mean(axis=1)), audit.vocab)
+    return {'LabelAudit':audit.rank, 'without its last epochs':alone.rank, **quality, 'small loss':np.log(probs[np.arange(len(given)),given])}
 
 def compare(audit):
     "A row per ranking: AUROC and average precision, overall and within given classes"
@@ -38,6 +40,14 @@ def compare(audit):
     row = lambda t,o='all': dict(auroc=t.auroc[o], auroc_within=t.auroc['within'], ap=t.average_precision[o], ap_within=t.average_precision['within'])
     alone = tables['LabelAudit'].loc['class alone']
     return pd.DataFrame({**{k:row(t) for k,t in tables.items()}, 'given class alone':dict(auroc=alone.auroc, auroc_within=.5, ap=alone.average_precision, ap_within=np.nan)}).T
+
+def suggestions(audit):
+    "What `audit.suggest()` at its defaults would change: labels changed, from wrong to right, from right to wrong; share of wrong labels before and after"
+    d,df = audit.suggest(),audit.df.set_index('file')
+    now = df.loc[d.file]
+    right,was = int((d.new_label.to_numpy()==now.true.to_numpy()).sum()),int((now.label==now.true).sum())
+    wrong = int((df.label!=df.true).sum())
+    return dict(changed=len(d), to_right=right, from_right=was, wrong_before=wrong/len(df), wrong_after=(wrong-right+was)/len(df))
 
 def train(seeds, data, folder):
     "Train ReSup on FERPlus-mini as `ferplus_mini.py` does, and keep the outputs in `folder`"
@@ -55,8 +65,10 @@ def main():
     a = p.parse_args()
     if bool(a.files)==a.train: p.error('give npz files, or --train')
     with tempfile.TemporaryDirectory() as d:
-        tables = [compare(load_audit(f)) for f in (train(a.seeds, a.data, Path(d)) if a.train else a.files)]
+        audits = [load_audit(f) for f in (train(a.seeds, a.data, Path(d)) if a.train else a.files)]
+        tables = [compare(o) for o in audits]
     print(f"{len(tables)} run{'s' if len(tables)>1 else ''}\n\n| | AUROC | within classes | average precision | within classes |\n|---|---|---|---|---|")
     for k,r in (sum(tables)/len(tables)).iterrows(): print(f'| {k} | '+' | '.join('-' if o!=o else f'{o:.4f}' for o in r)+' |')
+    print(f'\naudit.suggest(), run by run:\n{pd.DataFrame(map(suggestions, audits)).to_string(index=False, float_format="{:.3f}".format)}')
 
 if __name__=='__main__': main()

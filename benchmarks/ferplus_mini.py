@@ -75,9 +75,9 @@ def score(learn):
     return {**res, 'auroc_class_alone':auroc(right, share[given.numpy()]), 'noise_rate':(1-p.mean()).item() if weigh else float('nan')}
 
 def keep_outputs(learn, f):
-    "What the networks say, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true training ids, and p(clean) (2, N)"
+    "What the networks say, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true training ids, p(clean) (2, N) and the similarities of the last three refits (3, 2, N)"
     dls,z,weigh = learn.dls,logits(learn),weigher(learn.model)
-    p = {} if weigh is None else dict(p_clean=weigh(similarity(z, dls.train_targs)))
+    p = {} if weigh is None else dict(p_clean=weigh(similarity(z, dls.train_targs)), recent=torch.stack([s for s,_ in learn.recent_similarities]))
     true_valid = [dls.vocab.o2i[o.label] for o in dls.valid_ds.items]
     arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_valid, **p)
     np.savez_compressed(f, **{k:np.asarray(v) for k,v in arrays.items()})

@@ -1,5 +1,6 @@
 "Every public name, for `from fastai_resup.all import *` after fastai's own star import"
 from .mixture import *
+from .files import *
 from .labels import *
 from .manifest import *
 from .data import *
@@ -10,3 +11,5 @@ from .callbacks import *
 from .learner import *
 from .audit import *
 from .votes import *
+from .review import *
+from .deploy import *

@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler
-from .losses import Pair, ReSupLoss
+from .losses import Pair, ReSupLoss, hard_targs
 from .mixture import BetaMixture, DegenerateMixtureError, clean_lookup, step_lookup, p_clean
 from .models import PairedModel
 
@@ -85,7 +85,7 @@ class _Record:
         order,bs = np.asarray(self.dl.order),self.dl.bs
         at = torch.as_tensor(np.concatenate([order[j*bs:j*bs+len(o)] for j,o in zip(i,y)]))
         sims,given = torch.full((2,n), float('nan')),torch.full((n,), -1)
-        sims[:,at],given[at] = torch.cat(sim, -1).float().cpu(),torch.cat(y).cpu().as_subclass(Tensor)
+        sims[:,at],given[at] = torch.cat(sim, -1).float().cpu(),hard_targs(torch.cat(y)).cpu().as_subclass(Tensor)
         return sims,given
 
 # %% ../nbs/06_callbacks.ipynb #0000000f
@@ -102,7 +102,8 @@ def component_densities(
 class MixtureRefit(Callback):
     """Fit the clean/noisy mixture of each network at the end of every training epoch (Zhang et al., arXiv 2305.17895).
 
-    Leaves the fitted estimators in `learn.mixtures`, the similarities (2, N) in `learn.similarities`, a row per epoch in `learn.refits`, and the
+    Leaves the fitted estimators in `learn.mixtures`, the similarities (2, N) in `learn.similarities`, those of the last three refits with the given ids (N,) in
+    `learn.recent_similarities`, a row per epoch in `learn.refits`, and the
     lookups in the model; with `history`, p(clean) after each refit in `learn.p_clean_history`, a list of float16 arrays (N,), 2 bytes per image and epoch. A fit that isn't possible (constant similarities, a collapse) keeps the previous mixture, or weights of 1
     where there is none, and warns. Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
@@ -143,7 +144,7 @@ class MixtureRefit(Callback):
 
     def show_all(self):
         "Similarities (2, N) and given ids (N,), by an ordered pass"
-        res = ordered_pass(self.learn, lambda pair,y: torch.cat([pair.similarity(y).double(), y.as_subclass(Tensor)[None].double()]))
+        res = ordered_pass(self.learn, lambda pair,y: torch.cat([pair.similarity(y).double(), hard_targs(y).as_subclass(Tensor)[None].double()]))
         return res[:2].float(),res[2].long()
 
     def fit_mixtures(self,
@@ -154,6 +155,7 @@ class MixtureRefit(Callback):
         fits,notes = zip(*[self._fit(i, s[s.isfinite()]) for i,s in enumerate(sims)])
         learn,model = self.learn,get_model(self.model)
         learn.mixtures,learn.similarities = fits,sims
+        learn.recent_similarities = [*learn.recent_similarities, (sims,given)][-3:]
         model.interpolate.fill_(self.interpolate)
         weigh = weigher(model)
         p = weigh(sims.to(model.lookup.device)).cpu() if weigh else None

@@ -17,7 +17,8 @@ from fastcore.script import call_parse
 from .cli import UsageError, check_args, check_readable, load_model, one_line_errors
 from .data import FERDataLoaders, fer_table, split_table
 from .labels import noise_models, rafdb_classes, rafdb_file, rafdb_labels
-from .manifest import NoiseManifest, label_list_text, manifest_text, save_text
+from .files import save_text
+from .manifest import NoiseManifest, label_list_text, manifest_text
 
 # %% ../nbs/10_cli_labels.ipynb #00000006
 def find_format(

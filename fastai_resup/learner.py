@@ -24,7 +24,8 @@ class ReSupLearner(Learner):
     """A `Learner` that trains a `PairedModel`.
 
     Without `ReSup()` both networks train with plain cross entropy. What `ReSup` finds out stays here after the fit: `mixtures` (the two fitted
-    estimators), `similarities` (2, N) of the training images in their order, `refits` (a dict per epoch)."""
+    estimators), `similarities` (2, N) of the training images in their order, `recent_similarities` (those of the last three refits, for `LabelAudit`; not exported),
+    `refits` (a dict per epoch)."""
     @delegates(Learner.__init__, but=['loss_func','splitter'])
     def __init__(self,
         dls,             # `DataLoaders` with one categorical target
@@ -33,10 +34,12 @@ class ReSupLearner(Learner):
         splitter=trainable_params, # Splitter of ONE network into parameter groups
         **kwargs
     ):
-        self.mixtures,self.similarities,self.refits = (None,None),None,[]
+        self.mixtures,self.similarities,self.recent_similarities,self.refits = (None,None),None,[],[]
         if not isinstance(model, PairedModel): model = PairedModel(*model)
         super().__init__(dls, model, loss_func=ifnone(loss_func, ReSupLoss()), splitter=partial(split_pair, splitter=splitter), **kwargs)
         self.add_cb(PairMetrics())
+
+    def __getstate__(self): return {**super().__getstate__(), 'recent_similarities':[]}
 
     @property
     def history(self): # DataFrame with columns epoch, noise_rate, auroc (NaN where no true labels are known) and note

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
-from fastcore.all import delegates, L
+from fastcore.all import delegates, first, L
 from fastai.torch_core import params
 from fastai.vision.learner import create_timm_model, create_vision_model, create_body, default_split, model_meta
 from .losses import Pair
@@ -114,10 +114,11 @@ class PairedModel(nn.Module):
 # %% ../nbs/04_models.ipynb #00000011
 def split_pair(
     model:PairedModel,        # The paired model
-    splitter=default_split,   # Splitter of ONE network: module to list of parameter groups
+    splitter=default_split,   # Splitter of ONE network: module to a list of parameter groups, or to a plain list of parameters, which is one group
 )->L:                         # As many groups as one network has; group i holds both networks' i-th
     "Parameter groups of a `PairedModel`, so that `freeze` and discriminative learning rates mean the same for both networks"
-    groups = [splitter(net) for net in model.nets]
+    groups = [L(splitter(net)) for net in model.nets]
+    groups = [[o] if isinstance(first(o), Tensor) else o for o in groups]
     if len(groups[0])!=len(groups[1]):
         raise ValueError(f'The networks split into {len(groups[0])} and {len(groups[1])} parameter groups: pass a `splitter` that gives both the same number.')
     return L(list(a)+list(b) for a,b in zip(*groups))

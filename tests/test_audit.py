@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from fastai_resup.audit import LabelAudit,item_names,label_table,reliability,save_csv
+from fastai_resup.audit import LabelAudit,item_names,label_table,reliability
 from fastai_resup.callbacks import ReSup,ordered_pass,weigher
 from fastai_resup.data import FERDataLoaders
+from fastai_resup.files import save_csv
 from fastai_resup.labels import ferplus_votes,read_ferplus_votes
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.mixture import BetaMixture,clean_lookup
@@ -48,9 +49,8 @@ def by_hand(learn, files, labels, vocab):
         s = [o[vocab.index(l)]/np.sqrt((o**2).sum()) for o in p]
         w = [np.interp(o, np.linspace(0, 1, 1001), t.cpu()).clip(1e-4, 1-1e-4) for o,t in zip(s, learn.model.lookup)]
         m = (p[0]+p[1])/2
-        root = np.mean([o[vocab.index(l)]**.5 for o in p])
-        rows.append((str(f), l, np.mean(w), *w, *s, vocab[m.argmax()], m.max(), p[0].argmax()==p[1].argmax(), root))
-    return pd.DataFrame(rows, columns=['file','label','p_clean','p_clean_0','p_clean_1','similarity_0','similarity_1','suggested','suggested_prob','agree','affinity'])
+        rows.append((str(f), l, np.mean(w), *w, *s, vocab[m.argmax()], m.max(), p[0].argmax()==p[1].argmax()))
+    return pd.DataFrame(rows, columns=['file','label','p_clean','p_clean_0','p_clean_1','similarity_0','similarity_1','suggested','suggested_prob','agree'])
 
 def same(a, b): pd.testing.assert_frame_equal(a, b, check_dtype=False, rtol=1e-4, atol=1e-4)
 
@@ -61,6 +61,26 @@ def test_every_column_by_hand(faces):
     same(df.drop(columns='true'), by_hand(learn, dls.train_files, [o.label for o in dls.train_ds.items], list(dls.vocab)))
     assert df.true.tolist()==[f.parent.name for f in dls.train_files]
     assert (df.true!=df.label).sum()==6
+
+def test_order_by_the_last_epochs(faces):
+    "The values are the mixtures' means; their order is that of the similarity over the last half of the epochs, three at the most, if those were of the same labels"
+    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+    learn = pair(dls)
+    with learn.no_bar(), learn.no_logging(): learn.fit(6, .05, cbs=ReSup())
+    df,recent = LabelAudit.from_learner(learn).df,[s for s,_ in learn.recent_similarities]
+    assert len(recent)==3 and len(learn.refits)==6
+    now = df[['similarity_0','similarity_1']].to_numpy().T
+    mean = np.mean([now, *(np.where(np.isnan(o), now, o) for o in map(np.asarray, recent))], axis=(0,1))
+    assert df.p_clean.to_numpy()[np.argsort(mean, kind='stable')].tolist()==sorted(df[['p_clean_0','p_clean_1']].mean(axis=1))
+    assert not np.allclose(df.p_clean, df[['p_clean_0','p_clean_1']].mean(axis=1))
+    learn.refits = learn.refits[:3]                                # of three epochs, one
+    one = LabelAudit.from_learner(learn).df.p_clean.to_numpy()
+    mean = np.mean([now, np.where(np.isnan(recent[-1]), now, recent[-1])], axis=(0,1))
+    assert (np.argsort(one, kind='stable')==np.argsort(mean, kind='stable')).all()
+    other = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=1, num_workers=0)
+    learn.dls = other                                              # the same images with other labels
+    df = LabelAudit.from_learner(learn).df
+    np.testing.assert_allclose(df.p_clean, df[['p_clean_0','p_clean_1']].mean(axis=1))
 
 def test_fastai_folder(faces):
     dls = ImageDataLoaders.from_folder(faces, bs=8, num_workers=0, item_tfms=Resize(16))

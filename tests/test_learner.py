@@ -172,8 +172,10 @@ def test_progress_table(learn):
 def test_any_image_dataloaders_will_do(faces):
     dls = ImageDataLoaders.from_path_func(faces, get_image_files(faces/'train'), parent_label, valid_pct=.2, seed=0, item_tfms=Resize(32), bs=16, num_workers=0)
     learn = ReSupLearner(dls, [Tiny(), Tiny()], metrics=accuracy)
+    before = [o.clone() for o in learn.model.parameters()]
     with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=ReSup())
-    assert list(learn.recorder.metric_names)[-2:]==['noise_rate','time'] and learn.similarities.shape==(2,len(dls.train_ds))
+    assert list(learn.recorder.metric_names)[-2:]==['noise_rate','time'] and all(not torch.equal(a, b) for a,b in zip(before, learn.model.parameters())) # without a splitter, too
+    assert learn.similarities.shape==(2,len(dls.train_ds))
 
 def test_any_two_component_estimator_will_do(learn):
     learn.fit(2, cbs=ReSup(estimator=GaussianMixture(2, random_state=0)))

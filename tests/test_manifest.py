@@ -15,10 +15,11 @@ from fastcore.foundation import L
 
 from fastai_resup.audit import LabelAudit
 from fastai_resup.callbacks import ReSup, keep_order
-from fastai_resup.data import FERDataLoaders
+from fastai_resup.data import FERDataLoaders, items_table
+from fastai_resup.files import guard_formula, save_text, unguard_formula
 from fastai_resup.labels import noise_models, rafdb_classes, rafdb_labels
 from fastai_resup.learner import ReSupLearner
-from fastai_resup.manifest import ManifestError, NoiseManifest, guard_formula, label_list_text, leaves_folder, manifest_text, save_text, unguard_formula
+from fastai_resup.manifest import ManifestError, NoiseManifest, label_list_text, leaves_folder, manifest_text
 from fastai_resup.synth import make_faces
 
 fuzz = partial(settings, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -125,7 +126,7 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'fac
 def saved(faces, tmp_path_factory):
     clean = FERDataLoaders.from_folder(faces, num_workers=0)
     items = [*clean.train_ds.items, *clean.valid_ds.items]
-    m = NoiseManifest.from_table(pd.DataFrame([vars(o) for o in items])[['file','label','is_valid']], list(clean.vocab), 'pair', rate=.5, root=faces)
+    m = NoiseManifest.from_table(items_table(items)[['file','label','is_valid']], list(clean.vocab), 'pair', rate=.5, root=faces)
     return m.save(tmp_path_factory.mktemp('m')/'noise.csv')
 
 def make_dls(m, faces, **kw):
