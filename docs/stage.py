@@ -206,9 +206,9 @@ def training_table(
     out, # An output
 )->list: # The same, or what else was printed and a table in HTML
     "fastai prints progress bars and a line per epoch where no notebook listens: keep the epochs, without the time, which is the building machine's"
-    text = ''.join(out.get('text', []))
+    text = ''.join(out.get('text', [])).replace('\r', '\n')
     if not re.search(r'^epoch +train_loss', text, re.M): return [out]
-    lines = [o.strip('█ ').rstrip() for o in re.split(r'[\r\n]+', text)]
+    lines = [o.strip('█ ').rstrip() for o in text.split('\n')]
     lines = [o for o in lines if o and not re.match(r'(Epoch \d+/\d+ *:|\|?[█-]*\| )', o)]
     cells = [re.split(r' {2,}', o) for o in lines]
     head = next(c for c in cells if c[0]=='epoch')

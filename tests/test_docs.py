@@ -64,6 +64,12 @@ def test_links_of_names_and_targets(build):
     assert stage.linkify('# `A`\nsee `A.b()`, [`A`](x) and `two words`\n```\n`A`\n```\n`B`', links)=='# `A`\nsee <A.b>, [`A`](x) and `two words`\n```\n`A`\n```\n<B>'
     assert build.relink('![a](b.png) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```', str.upper)=='![a](B.PNG) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```'
 
+def test_epochs_are_a_table_without_progress_bars(build):
+    import stage
+    text = '█\repoch     train_loss  time    \n█\r\rEpoch 1/1 : |██---| 50.00% [1/2 00:00<?]\rEpoch 1/1 :      \r0         6.5         03:39     \ndone\n'
+    rest,table = stage.training_table(dict(output_type='stream', name='stdout', text=[text]))
+    assert rest['text']==['done\n'] and re.findall('<t[hd]>(.*?)</t[hd]>', table['data']['text/html'][0])==['epoch','train_loss','0','6.5']
+
 def test_broken_links_are_found(build, tmp_path):
     (tmp_path/'a.html').write_text('<a href="b.html#here">1</a><a href="b.html#gone">2</a><img src="c.png"><a href="https://example.org">3</a><a href="#">4</a>')
     (tmp_path/'b.html').write_text('<p id="here">')
