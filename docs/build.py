@@ -2,12 +2,11 @@
 
     python docs/build.py              the site, in docs/_build/html
     python docs/build.py --readme     README.md from nbs/index.ipynb, and nothing else"""
-import argparse, hashlib, importlib, importlib.metadata, os, shutil, sys, time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import argparse, hashlib, importlib.metadata, os, shutil, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from configparser import ConfigParser
 from functools import partial
 from html.parser import HTMLParser
-from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -41,17 +40,27 @@ def readme_text():
 def run_notebook(
     src:Path, # A notebook, in a folder of copies
     dest:Path, # File for the executed one
-)->tuple: # Seconds, and what went wrong ('' for nothing)
+)->str: # What went wrong, '' for nothing
     "Execute a notebook; an exception in a cell stops it and is told with the cell's number and id"
     from execnb.shell import CaptureShell
     os.chdir(src.parent)
-    nb,start = read_nb(src),time.time()
+    nb = read_nb(src)
     shell = CaptureShell(src, mpl_format='png')
     for i,c in enumerate(nb.cells):
         if c.cell_type!='code' or 'nbdev_export()' in c.source: continue
         c.outputs = shell.run(c.source, timeout=600)
-        if shell.exc: return time.time()-start, f'{src.name}, cell {i+1} (id {c.get("id")}):\n{c.source}\n\n{shell.prettytb()}'
+        if shell.exc: return f'{src.name}, cell {i+1} (id {c.get("id")}):\n{c.source}\n\n{shell.prettytb()}'
     write_nb(nb, dest)
+    return ''
+
+def run_apart(
+    src:Path, # A notebook, in a folder of copies
+    dest:Path, # File for the executed one
+)->tuple: # Seconds, and what went wrong ('' for nothing)
+    "`run_notebook` in a process of its own; one that dies is told with its exit code"
+    start = time.time()
+    run = subprocess.run([sys.executable, __file__, '--run', str(src), str(dest)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
+    if run.returncode: return time.time()-start, run.stdout if run.returncode==1 else f'{src.name}: its process ended with {run.returncode}\n{run.stdout[-2000:]}'
     return time.time()-start, ''
 
 def execute(
@@ -68,8 +77,8 @@ def execute(
     todo = sorted((p for p,o in res.items() if not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
     for o in done.glob('*.ipynb'):
         if o not in res.values(): o.unlink()
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn'), max_tasks_per_child=1) as pool:
-        runs = {pool.submit(run_notebook, work/p.relative_to(NBS), res[p]):p for p in todo}
+    with ThreadPoolExecutor(workers) as pool:
+        runs = {pool.submit(run_apart, work/p.relative_to(NBS), res[p]):p for p in todo}
         failed = []
         for run in as_completed(runs):
             p,(secs,error) = runs[run],run.result()
@@ -197,10 +206,12 @@ def sphinx(
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--readme', action='store_true', help='write README.md')
+    ap.add_argument('--run', nargs=2, metavar=('NOTEBOOK','OUT'), help='execute one notebook, and nothing else')
     ap.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1), help='notebooks to execute at a time')
     args = ap.parse_args()
     if args.readme: return (ROOT/'README.md').write_text(readme_text(), encoding='utf-8')
-    os.environ.update(MPLBACKEND='module://matplotlib_inline.backend_inline', IN_TEST='1', PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
+    if args.run: sys.exit(run_notebook(*map(Path, args.run)) or 0)
+    os.environ.update(MPLBACKEND='module://matplotlib_inline.backend_inline', IN_TEST='1', COLUMNS='88', PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     sys.path.insert(0, str(ROOT))
     start = time.time()

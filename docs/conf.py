@@ -17,10 +17,11 @@ html_title = f'{project} {release}'
 html_static_path = ['_static','_build/src/_static'] # our style, and MathJax, which build.py puts there
 html_css_files = ['resup.css']
 html_theme_options = dict(source_repository=cfg['git_url'], source_branch=cfg['branch'], source_directory='nbs/', top_of_page_buttons=[])
+html_favicon = '_static/icon.svg'
 html_copy_source = False
 add_module_names = False
 toc_object_entries_show_parents = 'hide'
-python_maximum_signature_line_length = 100
+smartquotes = False # options are written --out
 nb_number_source_lines = False
 pygments_style,pygments_dark_style = 'friendly','monokai'
 mathjax_path = 'mathjax/tex-chtml.js'

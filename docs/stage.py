@@ -3,6 +3,7 @@ import ast, importlib, inspect, re
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from fastcore.basics import _clsmethod
 from fastcore.docments import docments
 from fastcore.nbio import dict2nb, mk_cell, read_nb, write_nb
@@ -129,9 +130,14 @@ def entry(
     head = f':::::{{py:{kind}}} {name}{sig}\n:module: {module.__name__}\n\n'
     if kind in ('class','exception'): head = ':'+head
     near = partial(links, cls=name.partition('.')[0])
-    body = linkify(inspect.cleandoc(o.__doc__ or ''), near) + '\n\n' + linkify(_table(o), near)
-    if command: body += f'\n\n```text\n{anno_parser(getattr(o, "__wrapped__", o), prog=command).format_help().strip()}\n```'
+    doc = re.split(r'\n-{4,}\n', inspect.cleandoc(o.__doc__ or ''))[0] # fasttransform adds the other methods of the name below a line
+    body = linkify(_plain(doc), near) + '\n\n' + linkify(_table(o), near)
+    if command: body += f'\n\n```text\n{anno_parser(getattr(o, "__wrapped__", o), prog=command).format_usage().strip()}\n```'
     return f'<span id="{name.lower()}"></span>\n\n{head}{body}\n\n{inner}\n' + head[:head.index('{')] + '\n'
+
+def _plain(text):
+    "Text of a docstring or comment, in which only back-ticks are markup"
+    return ''.join(o if i%2 else re.sub(r'([<*$\[])', r'\\\1', o) for i,o in enumerate(re.split(r'(`[^`]*`)', text)))
 
 def _kind(o, name):
     "Directive of the Python domain, the function to look at, and whether its first parameter is to be left out"
@@ -145,10 +151,18 @@ def _table(o):
     "Table of parameters and of what is returned, without `self`"
     if inspect.isclass(o) and issubclass(o, BaseException): return ''
     dm = {k:v for k,v in docments(o, full=True, returns=True).items() if k not in ('self','cls')}
+    for k,v in dm.items(): v['docment'] = v.get('docment') or _comment(o, k)
     told = {k:v for k,v in dm.items() if v.get('docment') or k!='return'}
     if not any(v.get('docment') for v in told.values()): return ''
-    rows = [(_written(k, v), (v.get('docment') or '').replace('\n', ' ')) for k,v in told.items()]
+    rows = [(_written(k, v), _plain((v.get('docment') or '').replace('\n', ' '))) for k,v in told.items()]
     return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('parameter', ''), ('---',)*2, *rows])
+
+def _comment(o, name):
+    "The comment of `*args`, `**kwargs`, or a `def` without a type for what it returns, which docments leaves out"
+    pattern = r'\bdef \w+\([^()]*\): # (.+)' if name=='return' else rf'\*{name},? *# *(.+)' if name in ('args','kwargs') else None
+    try: m = pattern and re.search(pattern, inspect.getsource(o.__init__ if inspect.isclass(o) else o))
+    except (OSError, TypeError): return None # made by a decorator, as a dataclass's `__init__` is
+    return m[1] if m else None
 
 def _written(name, p):
     "A parameter as code has it, `name: type = default`"
@@ -177,7 +191,7 @@ def _page_cell(c, module, links, commands):
     dirs = {d.split()[0] for d in _re_dir.findall(c.source)}
     if dirs & {'hide','default_exp','exporti'}: return []
     if 'export' in dirs: return [mk_cell(o, 'markdown') for o in _entries(c.source, module, links, commands)]
-    c.outputs = [] if 'output:' in dirs else [o for o in c.get('outputs', []) if _shown(o)]
+    c.outputs = [] if 'output:' in dirs else [o for out in c.get('outputs', []) if _shown(out) for o in training_table(out)]
     c.source = _re_dir.sub('', c.source).strip()
     c.metadata = dict(tags=['hide-input'], mystnb=dict(code_prompt_show='Show the checks', code_prompt_hide='Hide the checks')) if is_checks(c.source) and not c.outputs else {}
     return [c] if c.source else []
@@ -187,6 +201,24 @@ def _shown(out):
     data = out.get('data', {})
     text = ''.join(data.get('text/html', [])) + ''.join(data.get('text/plain', []))
     return out.get('name')!='stderr' and 'progress::-webkit' not in text and '<progress' not in text and 'IPython.core.display.HTML' not in ''.join(data.get('text/plain', [])) * (not data.get('text/html'))
+
+def training_table(
+    out, # An output
+)->list: # The same, or what else was printed and a table in HTML
+    "fastai prints progress bars and a line per epoch where no notebook listens: keep the epochs, without the time, which is the building machine's"
+    text = ''.join(out.get('text', [])).replace('\r', '\n')
+    if not re.search(r'^epoch +train_loss', text, re.M): return [out]
+    lines = [o.strip('█ ').rstrip() for o in text.split('\n')]
+    lines = [o for o in lines if o and not re.match(r'(Epoch \d+/\d+ *:|\|?[█-]*\| )', o)]
+    cells = [re.split(r' {2,}', o) for o in lines]
+    head = next(c for c in cells if c[0]=='epoch')
+    rows = [c for c in cells if c[0].isdigit() and len(c)==len(head)]
+    rest = [o for o,c in zip(lines, cells) if c!=head and c not in rows]
+    frame = pd.DataFrame([c[:-1] for c in rows], columns=head[:-1])
+    table = mk_output(frame.to_html(index=False, border=0))
+    return ([dict(output_type='stream', name='stdout', text=['\n'.join(rest)+'\n'])] if rest else []) + [table]
+
+def mk_output(html): return dict(output_type='display_data', metadata={}, data={'text/html':[html], 'text/plain':['<table>']})
 
 def is_checks(
     source:str, # A cell's code

@@ -48,16 +48,27 @@ def test_failing_cell_is_named(build, tmp_path):
     from fastcore.nbio import dict2nb, mk_cell, write_nb
     src = tmp_path/'03_bad.ipynb'
     write_nb(dict2nb(dict(cells=[mk_cell('1+1'), mk_cell('{}["gone"]')], metadata={}, nbformat=4, nbformat_minor=5)), src)
-    code = f'import sys; sys.path.insert(0, {str(ROOT/"docs")!r}); from build import *; print(run_notebook(Path({str(src)!r}), Path("out.ipynb"))[1])'
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
-    assert out.startswith('03_bad.ipynb, cell 2') and 'KeyError' in out
+    secs,error = build.run_apart(src, tmp_path/'out.ipynb')
+    assert '03_bad.ipynb, cell 2' in error and 'KeyError' in error and secs>0
     assert not (tmp_path/'out.ipynb').exists()
+
+def test_notebook_whose_process_dies_is_named(build, tmp_path):
+    from fastcore.nbio import dict2nb, mk_cell, write_nb
+    src = tmp_path/'04_dead.ipynb'
+    write_nb(dict2nb(dict(cells=[mk_cell('import os; os._exit(7)')], metadata={}, nbformat=4, nbformat_minor=5)), src)
+    assert build.run_apart(src, tmp_path/'out.ipynb')[1].startswith('04_dead.ipynb: its process ended with 7')
 
 def test_links_of_names_and_targets(build):
     import stage
     links = lambda m: f'<{m[1]}>'
     assert stage.linkify('# `A`\nsee `A.b()`, [`A`](x) and `two words`\n```\n`A`\n```\n`B`', links)=='# `A`\nsee <A.b>, [`A`](x) and `two words`\n```\n`A`\n```\n<B>'
     assert build.relink('![a](b.png) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```', str.upper)=='![a](B.PNG) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```'
+
+def test_epochs_are_a_table_without_progress_bars(build):
+    import stage
+    text = '█\repoch     train_loss  time    \n█\r\rEpoch 1/1 : |██---| 50.00% [1/2 00:00<?]\rEpoch 1/1 :      \r0         6.5         03:39     \ndone\n'
+    rest,table = stage.training_table(dict(output_type='stream', name='stdout', text=[text]))
+    assert rest['text']==['done\n'] and re.findall('<t[hd]>(.*?)</t[hd]>', table['data']['text/html'][0])==['epoch','train_loss','0','6.5']
 
 def test_broken_links_are_found(build, tmp_path):
     (tmp_path/'a.html').write_text('<a href="b.html#here">1</a><a href="b.html#gone">2</a><img src="c.png"><a href="https://example.org">3</a><a href="#">4</a>')
@@ -109,7 +120,7 @@ def _clean(d, site):
     sent = [m['params']['request']['url'] for o in d.get_log('performance') if (m := json.loads(o['message'])['message'])['method']=='Network.requestWillBeSent']
     assert not [o for o in sent if not o.startswith((site, 'data:', 'blob:', 'chrome'))], sent
 
-def _pages(): return sorted(o.name for o in HTML.glob('*.html'))
+def _pages(): return sorted(o.name for o in HTML.glob('*.html') if o.stem!='search') # that has its own test
 
 @pytest.mark.parametrize('width', [1280, 390])
 def test_every_page_opens_without_errors(browser, site, width):
