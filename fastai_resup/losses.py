@@ -55,16 +55,23 @@ def similarity(
 
 # %% ../nbs/05_losses.ipynb #0000000b
 class Pair(tuple):
-    """The logits of two networks for one batch, and how their labels are to be weighted.
+    """The logits of two networks for one batch, and the loss that they are to get.
 
     A tuple of two tensors of shape (B, K). Built from two tensors or from one list of two (what fastai's mixed precision
-    does with tuples). A freshly made pair is unweighted: its loss is plain cross entropy."""
+    does with tuples). A freshly made pair asks for nothing: its loss is plain cross entropy."""
     def __new__(cls,
         *logits, # Two tensors of shape (B, K), or one sequence of two
     ):
         return super().__new__(cls, logits[0] if len(logits)==1 else logits)
 
-    def __init__(self, *logits): self.weigh,self.agreement,self.normalize = None,0.,False
+    def __init__(self, *logits): self.loss_func,self.weigh,self.agreement,self.normalize = None,None,0.,False
+
+    def with_loss(self,
+        loss_func, # Function from (this pair, targets, reduction) to a scalar, or to shape (B,) with reduction 'none'
+    ):             # The pair itself
+        "Ask for this loss, whatever it is"
+        self.loss_func = loss_func
+        return self
 
     def weighted(self,
         weigh,              # Function from similarities (2, B) to weights (2, B), see `fastai_resup.mixture.p_clean`
@@ -73,7 +80,7 @@ class Pair(tuple):
     ):                      # The pair itself
         "Ask for the ReSup loss on this pair"
         self.weigh,self.agreement,self.normalize = weigh,agreement,normalize
-        return self
+        return self.with_loss(_weighted_loss)
 
     def similarity(self,
         targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
@@ -117,11 +124,16 @@ def resup_loss(
     loss = n*(w*nll).sum(0) + agreement*F.mse_loss(*p, reduction='none').mean(-1)
     return loss if reduction=='none' else loss.sum()
 
+# %% ../nbs/05_losses.ipynb #0d050004
+def _weighted_loss(pair, targ, reduction):
+    "What a pair asks for by `weighted`"
+    return resup_loss(pair, targ.as_subclass(Tensor), pair.weigh(pair.similarity(targ)), pair.agreement, pair.normalize, reduction)
+
 # %% ../nbs/05_losses.ipynb #00000014
 class ReSupLoss(nn.Module):
     """Loss function of a `ReSupLearner`: a `Pair` gets the loss that it asks for, a tensor of logits plain cross entropy.
 
-    Unweighted pairs (warm-up, or training without `ReSup`) get the sum of both cross entropies. In evaluation the model
+    Pairs that ask for nothing (warm-up, or training without `ReSup`) get the sum of both cross entropies. In evaluation the model
     answers with one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood."""
     y_int = True # tells fastai's MixUp that targets are class ids
 
@@ -138,8 +150,7 @@ class ReSupLoss(nn.Module):
         "The loss of one batch"
         plain = targ.as_subclass(Tensor) # fastai's typed tensors cost a Python call per operation
         if not isinstance(inp, Pair): return F.cross_entropy(inp, plain, reduction=self.reduction)
-        if inp.weigh is None: return pair_cross_entropy(inp, plain, self.reduction)
-        return resup_loss(inp, plain, inp.weigh(inp.similarity(targ)), inp.agreement, inp.normalize, self.reduction)
+        return pair_cross_entropy(inp, plain, self.reduction) if inp.loss_func is None else inp.loss_func(inp, targ, self.reduction)
 
     def activation(self,
         x:Tensor, # Logits or log-probabilities, shape (B, K)
