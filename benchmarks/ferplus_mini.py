@@ -1,21 +1,27 @@
-"""FERPlus-mini: real faces, 30 % wrong labels, real pretrained weights, on a CPU.
+"""FERPlus-mini: real faces, wrong labels, real pretrained weights, on a CPU; ReSup beside its peers under one protocol.
 
-    python benchmarks/ferplus_mini.py --data ../shared/data/ferplus.tar.xz            # plain, ReSup(), reference; seeds 10-12: 9 runs
-    python benchmarks/ferplus_mini.py --methods "resup:refit=pass" --seeds 10 11      # any variant of ReSup, by its arguments
-    python benchmarks/ferplus_mini.py --table                                         # what is in the csv so far, as tables; trains nothing
+    python benchmarks/ferplus_mini.py --data ferplus.tar.xz --dry-run        # what the grid still lacks, and about how long that takes
+    python benchmarks/ferplus_mini.py --data ferplus.tar.xz                  # run it; killed at any time, it goes on where it was
+    python benchmarks/ferplus_mini.py --data ferplus.tar.xz --methods resup:agreement=1 plain --seeds 10 11 --split dev     # any part, any variant
+    python benchmarks/ferplus_mini.py --data ferplus.tar.xz --short          # under 10 minutes, its rows are thrown away
+    python benchmarks/ferplus_mini.py --table                                # the tables of what is in the csv, trains nothing
+    python benchmarks/ferplus_mini.py --plot folder                          # the same as pictures
 
-`ferplus_mini.csv` beside this file fixes images and noise: 5,000 training images of FERPlus, of whose labels exactly 30 % were replaced
-by another class at random (column `sym30_s<seed>`), 3,000 `dev` images to choose on, and 2,846 `valid` images for final results.
-Figures are those after the last epoch. Every finished run is a row of `--out`, written at once, and not run again; so a killed
-benchmark goes on where it was."""
-import argparse, ast, os, statistics, tarfile, tempfile, time
+`ferplus_mini.csv` beside this file fixes images and noise: 5,000 training images of FERPlus, 3,000 `dev` images to choose on, and 2,846 `valid` images for final results.
+Noise `sym30` is its column `sym30_s<seed>`: exactly 30 % of the labels replaced by another class at random; other rates (`sym10`) and `pair30` (each class taken for the
+next) are drawn by `symmetric_noise` and `pair_noise` with the run's seed; `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with
+seeds 0 to 2 is for the grid. Every run: EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`), the figures of
+the LAST epoch. A run is one process and one row of `--out`, written when it is finished and not run again unless `--again` is given."""
+import argparse, ast, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.mixture import GaussianMixture
 from fastai.vision.all import *
 from fastai_resup.all import *
+from report import estimate, grid, keys, plots, read_runs, tables
 
 here = Path(__file__).parent
 
@@ -30,23 +36,34 @@ def read_data(src):
             os.rename(d, dest); os.mkdir(d)
     return dest
 
-def make_dls(path, seed, split='dev', noise='sym30', bs=64, **kwargs):
-    "FERPlus-mini with the noise of `seed` (noise 'clean' for the true labels), validated on `split`"
+def given_labels(df, noise, seed):
+    "Names of the given training labels of `ferplus_mini.csv`'s training rows: 'clean', 'sym<percent>' or 'pair<percent>'"
+    if noise=='clean': return df.true
+    if f'{noise}_s{seed}' in df: return df[f'{noise}_s{seed}']
+    kind,percent = re.fullmatch(r'(sym|pair)(\d+)', noise).groups()
+    ids,k = [ferplus_classes.index(o) for o in df.true],len(ferplus_classes)
+    return np.array(ferplus_classes)[dict(sym=symmetric_noise, pair=pair_noise)[kind](ids, int(percent)/100, k, seed=seed)]
+
+def make_dls(path, seed, split='dev', noise='sym30', bs=64, n=None, **kwargs):
+    "FERPlus-mini with the noise of `seed`, validated on `split`; of its first `n` training images and n/2 others where `n` is given"
     df = pd.read_csv(here/'ferplus_mini.csv')
-    df = df[df.split.isin(['train', split])].reset_index(drop=True)
-    train = df.split=='train'
-    df['label'] = df[f'{noise}_s{seed}'].where(train, df.true) if noise!='clean' else df.true
-    df['is_valid'] = ~train
+    train,valid = df[df.split=='train'],df[df.split==split]
+    train = train.assign(label=given_labels(train, noise, seed))
+    if n: train,valid = train[:n],valid[:n//2]
+    df = pd.concat([train, valid.assign(label=valid.true)]).assign(is_valid=lambda o: o.split!='train')
     return FERDataLoaders.from_df(df, path, fn_col='file', label_col='label', valid_col='is_valid', true_col='true', vocab=ferplus_classes, bs=bs,
                                   **{**dict(cache=True, num_workers=0), **kwargs})
 
 def make_cbs(method):
-    "None for 'plain', else `ReSup` with the arguments that follow: 'resup', 'reference', 'resup:refit=pass,warmup=2'; `max_iter` is the mixture's, `rise` the lookup's"
+    """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
+
+    `max_iter` is the mixture's, `rise` the lookup's, `estimator=gaussian` is scikit-learn's mixture."""
     name,_,args = method.partition(':')
+    kwargs = {k:_literal(v) for k,v in (o.split('=') for o in args.split(','))} if args else {}
     if name=='plain': return None
-    kwargs = dict(o.split('=') for o in args.split(',')) if args else {}
-    kwargs = {k:_literal(v) for k,v in kwargs.items()}
+    if name not in ('resup','reference'): return peers[name](**kwargs)
     if 'max_iter' in kwargs: kwargs['estimator'] = BetaMixture(max_iter=kwargs.pop('max_iter'))
+    if kwargs.get('estimator')=='gaussian': kwargs['estimator'] = GaussianMixture(2, random_state=0)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     return ReSup(preset='reference' if name=='reference' else None, **kwargs)
 
@@ -58,21 +75,28 @@ def logits(learn, dl=None):
     "Both networks' logits (2, N, K) on un-augmented images, in order"
     return ordered_pass(learn, lambda pair,y: torch.stack(tuple(pair)).mT, dl).mT
 
+def judged(learn, sim):
+    "p(clean) (2, N) of ReSup's mixtures, what a peer says (2, N) or (N,), or the similarities themselves; and whether it is an estimate of a probability"
+    if (weigh := weigher(learn.model)): return weigh(sim),True
+    said = getattr(learn, 'clean_score', None)
+    return (sim,False) if said is None else (torch.as_tensor(said).expand_as(sim),False)
+
 def score(learn):
     "Everything a row needs, after the last epoch: accuracies on the validation images, and how the training labels were judged"
-    dls,weigh = learn.dls,weigher(learn.model)
+    dls = learn.dls
     z,y = logits(learn, dls.valid),tensor([dls.vocab.o2i[o.label] for o in dls.valid_ds.items])
     hits = {k:(o.argmax(-1)==y).float() for k,o in dict(acc_0=z[0], acc_1=z[1], acc_ensemble=log_mean_prob(z)).items()}
     res = {k:o.mean().item() for k,o in hits.items()}
     res['acc_class_mean'] = torch.stack([hits['acc_ensemble'][y==c].mean() for c in y.unique()]).mean().item()
     z,given,true = logits(learn),dls.train_targs,dls.true_targs
     sim,wrong,right = similarity(z, given),given!=true,(given==true).numpy()
-    p = weigh(sim) if weigh else sim
+    p,is_prob = judged(learn, sim)
     res['memorised'] = (log_mean_prob(z).argmax(-1)==given)[wrong].float().mean().item()
     res['auroc'],res['auroc_within'] = rank_scores(right, p.mean(0).numpy(), given.numpy())
     res['auroc_similarity'],res['auroc_similarity_within'] = rank_scores(right, sim.mean(0).numpy(), given.numpy())
     share = np.array([right[given==c].mean() if (given==c).any() else 0 for c in range(len(dls.vocab))])
-    return {**res, 'auroc_class_alone':auroc(right, share[given.numpy()]), 'noise_rate':(1-p.mean()).item() if weigh else float('nan')}
+    by_class = ' '.join(f'{p.mean(0)[(given==c)&~wrong].mean():.3f}' for c in range(len(dls.vocab))) if is_prob else ''
+    return {**res, 'auroc_class_alone':auroc(right, share[given.numpy()]), 'noise_rate':(1-p.mean()).item() if is_prob else float('nan'), 'weight_by_class':by_class}
 
 def keep_outputs(learn, f):
     "What the networks say, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true training ids, p(clean) (2, N) and the similarities of the last three refits (3, 2, N)"
@@ -82,63 +106,90 @@ def keep_outputs(learn, f):
     arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_valid, **p)
     np.savez_compressed(f, **{k:np.asarray(v) for k,v in arrays.items()})
 
-def run(path, method, schedule, seed, split, noise, epochs, keep=None):
+def peak_mb():
+    "Peak resident memory of this process"
+    with open('/proc/self/status') as f: return next(int(l.split()[1]) for l in f if l.startswith('VmHWM'))/1024
+
+def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None, arch='tf_efficientnet_lite0'):
     "Train one pair and score it; the seed decides images' order, augmentation, heads and dropout"
     set_seed(seed, reproducible=True)
-    learn = resup_learner(make_dls(path, seed, split, noise), 'tf_efficientnet_lite0', weights='lite0', metrics=accuracy)
+    learn = resup_learner(make_dls(path, seed, split, noise, n=n), arch, weights='lite0', metrics=accuracy)
     speed_up_cpu(learn.model)
-    start = time.perf_counter()
+    cbs,start = make_cbs(method),time.perf_counter()
     with learn.no_bar():
-        if schedule=='fine_tune': learn.fine_tune(epochs, cbs=make_cbs(method))
+        if schedule=='fine_tune': learn.fine_tune(epochs, cbs=cbs)
         else:
             learn.unfreeze()
-            getattr(learn, schedule)(epochs, 1e-3, cbs=make_cbs(method))
-    res = dict(train_s=time.perf_counter()-start, **score(learn))
+            getattr(learn, schedule)(epochs, 1e-3, cbs=cbs)
+    res = dict(train_s=time.perf_counter()-start, peak_mb=peak_mb(), **score(learn))
     if keep: keep_outputs(learn, keep)
     return {**res, 'acc_ensemble_last5':statistics.fmean(float(o[2]) for o in learn.recorder.values[-5:])}
 
-def tables(runs):
-    "Rows of `--out` as a markdown table per setting: mean over seeds, and the standard deviation where there are several"
-    def cell(o):
-        if o.isna().all(): return '-'
-        return f'{o.mean():.3f}' + (f' ± {o.std():.3f}' if len(o)>1 else '')
-    cols = dict(acc_0='network 0', acc_1='network 1', acc_ensemble='ensemble', acc_class_mean='mean over classes', memorised='memorised', auroc='AUROC',
-                auroc_within='within classes', auroc_similarity='of similarity', auroc_similarity_within='within classes', noise_rate='noise rate')
-    res = []
-    for (schedule,epochs,noise,split),g in runs.groupby(['schedule','epochs','noise','split']):
-        lines = [f'{schedule}, {epochs} epochs, noise {noise}, {split}', '', '| | seeds | '+' | '.join(cols.values())+' |', '|---'*(len(cols)+2)+'|']
-        for m,rows in g.groupby('method', sort=False):
-            lines.append(f"| {m} | {', '.join(map(str, sorted(rows.seed)))} | "+' | '.join(cell(rows[c]) for c in cols)+' |')
-        res.append('\n'.join(lines))
-    return '\n\n'.join(res)
+def _child(queue, kwargs): queue.put(run(**kwargs))
 
-keys = ['method','schedule','epochs','noise','seed','split']
+def run_alone(**kwargs):
+    "`run` in a process of its own, so that nothing is left over from the run before and the memory is its own"
+    ctx = multiprocessing.get_context('spawn')
+    queue = ctx.Queue()
+    p = ctx.Process(target=_child, args=(queue, kwargs))
+    p.start()
+    while True:
+        try: res = queue.get(timeout=5); break
+        except Exception:
+            if not p.is_alive() and queue.empty(): raise RuntimeError(f'The run {kwargs} ended with exit code {p.exitcode}; its error stands above.') from None
+    p.join()
+    return res
+
+def commit():
+    "The commit these figures belong to, with + where files differ from it"
+    git = lambda *a: subprocess.run(['git','-C',str(here),*a], capture_output=True, text=True).stdout.strip()
+    return git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain', '--untracked-files=no', '--', '..') else '')
+
+def add_row(out, row):
+    "Write `row` into the csv `out` whole, in place of one with the same keys"
+    runs = read_runs(out)
+    same = (runs[keys].astype(str)==pd.Series({k:str(row[k]) for k in keys})).all(axis=1)
+    save_csv(pd.concat([runs[~same], pd.DataFrame([row])]), out, overwrite=True)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', default='../shared/data/ferplus.tar.xz', help='FERPlus: the folder with FER2013Train and FER2013Valid, or an archive of it')
-    p.add_argument('--methods', nargs='+', default=['plain','resup','reference'])
-    p.add_argument('--seeds', nargs='+', type=int, default=[10,11,12])
+    p.add_argument('--methods', nargs='+', help='default: those of the grid')
+    p.add_argument('--seeds', nargs='+', type=int, help='default: those of the grid, with --methods 10 11 12')
     p.add_argument('--schedule', default='fit_one_cycle', choices=['fit_one_cycle','fine_tune','fit'])
     p.add_argument('--epochs', type=int, default=None, help='default: 8, or 7 after the frozen one for fine_tune')
-    p.add_argument('--split', default='dev', choices=['dev','valid'])
-    p.add_argument('--noise', default='sym30', help="column of ferplus_mini.csv without its seed, or 'clean'")
+    p.add_argument('--split', choices=['dev','valid'], help='default: valid for the grid, dev with --methods')
+    p.add_argument('--noise', nargs='+', help="'clean', 'sym<percent>', 'pair<percent>'; default: those of the grid, with --methods sym30")
     p.add_argument('--out', type=Path, default=here/'ferplus_mini_runs.csv')
     p.add_argument('--keep', type=Path, help="folder for what each pair says of every image after training, an npz a run, so that rankings can be compared without training again")
+    p.add_argument('--again', action='store_true', help='run what is in --out already, and put the new row in its place')
+    p.add_argument('--dry-run', action='store_true', help='say what would be run, and about how long that takes')
+    p.add_argument('--short', nargs='?', type=int, const=1000, metavar='N', help='N training images (1000), 3 epochs, seed 10 on dev: does everything work? Nothing goes into --out')
     p.add_argument('--table', action='store_true', help='print the tables of --out and stop')
+    p.add_argument('--plot', type=Path, help='folder to write the pictures of --out to')
     a = p.parse_args()
-    if a.table: return print(tables(pd.read_csv(a.out)))
-    path,epochs = read_data(a.data),a.epochs or (7 if a.schedule=='fine_tune' else 8)
-    for seed in a.seeds:
-        for method in a.methods:
-            key = dict(zip(keys, [method, a.schedule, epochs, a.noise, seed, a.split]))
-            done = pd.read_csv(a.out, dtype=str) if a.out.exists() else pd.DataFrame(columns=keys)
-            if (done[keys]==pd.Series(key).astype(str)).all(axis=1).any(): print(key, 'is there already'); continue
-            print(key, flush=True)
-            if a.keep: a.keep.mkdir(parents=True, exist_ok=True)
-            res = run(path, method, a.schedule, seed, a.split, a.noise, epochs, a.keep and a.keep/('-'.join(map(str, key.values())).replace(':', '_')+'.npz'))
-            row = pd.DataFrame([{**key, **{k:round(v, 5) for k,v in res.items()}}])
-            row.to_csv(a.out, mode='a', header=not a.out.exists(), index=False)
-            print(row.T.to_string(header=False), flush=True)
+    if a.table: print(tables(read_runs(a.out)))
+    if a.plot: print(*plots(read_runs(a.out), a.plot), sep='\n')
+    if a.table or a.plot: return
+    epochs = a.epochs or (3 if a.short else 7 if a.schedule=='fine_tune' else 8)
+    if a.short:
+        a.methods,a.out = a.methods or ['plain','resup','reference'],Path(tempfile.mkdtemp())/'short.csv'
+    if a.methods: plan = [dict(method=m, schedule=a.schedule, epochs=epochs, noise=o, seed=s, split=a.split or 'dev')
+                          for o in a.noise or ['sym30'] for s in a.seeds or ([10] if a.short else [10,11,12]) for m in a.methods]
+    else: plan = [o for o in grid() if (not a.seeds or o['seed'] in a.seeds) and (not a.noise or o['noise'] in a.noise)]
+    runs = read_runs(a.out)
+    done = set(map(tuple, runs[keys].astype(str).values))
+    plan = [o for o in plan if a.again or tuple(map(str, o.values())) not in done]
+    print(f'{len(plan)} runs to do{"" if a.short else estimate(plan, runs)}', *[' '.join(map(str, o.values())) for o in plan], sep='\n', flush=True)
+    if a.dry_run: return
+    path,at = read_data(a.data),commit()
+    if a.keep: a.keep.mkdir(parents=True, exist_ok=True)
+    for o in plan:
+        keep = a.keep and a.keep/('-'.join(map(str, o.values())).replace(':', '_')+'.npz')
+        res = run_alone(path=path, **o, keep=keep, n=a.short)
+        row = {**o, **{k:round(v, 5) if isinstance(v, float) else v for k,v in res.items()}, 'commit':at, 'threads':torch.get_num_threads()}
+        add_row(a.out, row)
+        print(pd.Series(row).to_string(), flush=True)
+    if a.short: print(tables(read_runs(a.out)))
 
 if __name__=='__main__': main()

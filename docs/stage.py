@@ -194,6 +194,7 @@ def _page_cell(c, module, links, commands):
     c.outputs = [] if 'output:' in dirs else [o for out in c.get('outputs', []) if _shown(out) for o in training_table(out)]
     c.source = _re_dir.sub('', c.source).strip()
     c.metadata = dict(tags=['hide-input'], mystnb=dict(code_prompt_show='Show the checks', code_prompt_hide='Hide the checks')) if is_checks(c.source) and not c.outputs else {}
+    if 'echo:' in dirs: c.metadata = dict(tags=['remove-input'])
     return [c] if c.source else []
 
 def _shown(out):

@@ -1,0 +1,94 @@
+"The grid of FERPlus-mini, and tables and pictures of its csv; trains nothing"
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+keys = ['method','schedule','epochs','noise','seed','split']
+methods = dict(plain='plain cross entropy', resup='ReSup()', reference="ReSup(preset='reference')", dividemix='DivideMix', elr='ELR', co_teaching='Co-teaching', eac='EAC', rul='RUL',
+               scn='SCN', m_correction='M-correction', sce='symmetric CE', gce='GCE', mixup='MixUp', label_smoothing='label smoothing')
+best_peer = 'elr' # the strongest of the others on dev
+
+def grid():
+    "Every run of the grid, in the order of importance: all methods at 30 % (seed by seed), then other noise for plain, ReSup, the reference and the best peer"
+    row = lambda m,noise,seed: dict(method=m, schedule='fit_one_cycle', epochs=8, noise=noise, seed=seed, split='valid')
+    few = ['plain','resup','reference',best_peer]
+    return ([row(m, 'sym30', s) for s in range(3) for m in methods] + [row('plain', 'clean', s) for s in range(3)] + [row(m, 'clean', 0) for m in few[1:]]
+            + [row(m, o, 0) for o in ('sym20','sym50','sym10','pair30') for m in few])
+
+def read_runs(f):
+    "The rows of the csv `f`; none where it isn't there"
+    return pd.read_csv(f, dtype=dict(commit=str)) if Path(f).exists() else pd.DataFrame(columns=keys)
+
+def estimate(plan, runs):
+    "', about 3 h 10 min' for a plan, by the times in `runs`; a method that was never timed counts as plain"
+    if not len(runs) or not plan: return ''
+    per_epoch = (runs.train_s/runs.epochs).groupby(runs.method).median()
+    other = [o['method'] for o in plan if o['method'] not in per_epoch]
+    mins = sum(per_epoch.get(o['method'], per_epoch.get('plain', per_epoch.median()))*o['epochs'] for o in plan)/60
+    return f', about {int(mins//60)} h {int(mins%60)} min by the times in the csv' + (f' ({len(other)} of them of methods never timed here, counted as plain)' if other else '')
+
+columns = dict(acc_class_mean='mean over classes', memorised='memorised', auroc='AUROC', auroc_within='within classes', auroc_similarity='of similarity', noise_rate='noise rate')
+
+def cell(o, mark=3):
+    "Mean, and standard deviation where there are several values"
+    o = o.dropna()
+    if not len(o): return '-'
+    return f'{o.mean():.{mark}f}' + (f' ± {o.std():.{mark}f}' if len(o)>1 else '')
+
+def table(runs, wanted=()):
+    "One setting's rows as a markdown table: one network (mean of the two, over seeds), the two averaged, and how labels were judged; `wanted` methods without a row read 'not run'"
+    lines = ['| | seeds | one network | two averaged | '+' | '.join(columns.values())+' |', '|---'*(len(columns)+4)+'|']
+    names = list(dict.fromkeys([*[m for m in methods if m in set(runs.method)|set(wanted)], *runs.method]))
+    for m in names:
+        rows = runs[runs.method==m]
+        if not len(rows): lines.append(f'| {methods[m]} | | '+' | '.join(['not run']*2+['']*len(columns))+' |'); continue
+        one = (rows.acc_0+rows.acc_1)/2
+        lines.append(f"| {methods.get(m, f'`{m}`')} | {', '.join(map(str, sorted(rows.seed)))} | {cell(one)} | {cell(rows.acc_ensemble)} | "+' | '.join(cell(rows[c]) for c in columns)+' |')
+    return '\n'.join(lines)
+
+def tables(runs):
+    "Every setting of `runs`, and of the grid, as markdown"
+    plan,res = pd.DataFrame(grid()),[]
+    setting = ['split','schedule','epochs','noise']
+    for s in dict.fromkeys([*map(tuple, plan[setting].values), *map(tuple, runs[setting].values)]):
+        here = lambda df: df[(df[setting]==pd.Series(dict(zip(setting, s)))).all(axis=1)]
+        res.append(f'{s[0]}, {s[1]}, {s[2]} epochs, noise {s[3]}\n\n'+table(here(runs), here(plan).method.unique()))
+    return '\n\n'.join(res)
+
+def plot_accuracy(runs, ax):
+    "One network and two averaged for each method of one setting, mean over seeds with every seed as a point"
+    res = runs.assign(one=(runs.acc_0+runs.acc_1)/2).groupby('method')[['one','acc_ensemble']].mean().sort_values('acc_ensemble')
+    y = np.arange(len(res))
+    for c,color,label,dy in (('one','tab:gray','one network',-.2),('acc_ensemble','tab:blue','two averaged',.2)):
+        ax.barh(y+dy, res[c], .38, color=color, label=label)
+        for i,m in enumerate(res.index):
+            r = runs[runs.method==m]
+            ax.plot((r.acc_0+r.acc_1)/2 if c=='one' else r.acc_ensemble, [i+dy]*len(r), 'k|', ms=7)
+    ax.set(yticks=y, yticklabels=[methods.get(m, m) for m in res.index], xlabel='accuracy after the last epoch', xlim=(max(0, res.min().min()-.08), res.max().max()+.03))
+    ax.legend(loc='lower right', fontsize='small')
+    return ax
+
+def plot_noise(runs, ax):
+    "Accuracy of two averaged networks by the share of wrong labels, seed by seed averaged, for methods with several rates of symmetric noise"
+    runs = runs[runs.noise.str.match('clean|sym')]
+    rate = runs.noise.replace('clean', 'sym0').str[3:].astype(int)
+    for m,r in runs.assign(rate=rate).groupby('method', sort=False):
+        o = r.groupby('rate').acc_ensemble.mean()
+        if len(o)>1: ax.plot(o.index, o, 'o-', label=methods.get(m, m))
+    ax.set(xlabel='wrong labels, %', ylabel='accuracy, two averaged')
+    if ax.lines: ax.legend(fontsize='small')
+    return ax
+
+def plots(runs, dest):
+    "Write accuracy.png and noise.png of the grid's rows to the folder `dest`"
+    import matplotlib.pyplot as plt
+    Path(dest).mkdir(parents=True, exist_ok=True)
+    runs = runs[(runs.split=='valid')&(runs.schedule=='fit_one_cycle')&runs.method.isin(list(methods))]
+    res = []
+    for name,f,rows in (('accuracy',plot_accuracy,runs[runs.noise=='sym30']),('noise',plot_noise,runs)):
+        fig,ax = plt.subplots(figsize=(8,5), layout='constrained')
+        f(rows, ax)
+        fig.savefig(Path(dest)/f'{name}.png', dpi=110); plt.close(fig)
+        res.append(str(Path(dest)/f'{name}.png'))
+    return res

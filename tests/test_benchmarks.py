@@ -1,0 +1,91 @@
+"The benchmark of FERPlus-mini: its noise, its plan, its csv and a run of each kind, small"
+import subprocess, sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+bench = Path(__file__).resolve().parents[1]/'benchmarks'
+sys.path.insert(0, str(bench))
+import ferplus_mini as fm, report
+from fastai_resup.all import ferplus_classes
+
+def call(*args): return subprocess.run([sys.executable, str(bench/'ferplus_mini.py'), *map(str, args)], capture_output=True, text=True, timeout=600)
+
+@pytest.fixture(scope='module')
+def train():
+    df = pd.read_csv(bench/'ferplus_mini.csv')
+    return df[df.split=='train']
+
+@pytest.mark.parametrize('noise,n', [('clean',0), ('sym30',1500), ('sym10',500), ('sym50',2500)])
+def test_exactly_the_share_named_is_wrong(train, noise, n): assert (np.asarray(fm.given_labels(train, noise, 0))!=train.true.to_numpy()).sum()==n
+
+def test_pair_noise_takes_each_class_for_the_next(train):
+    given,true = np.asarray(fm.given_labels(train, 'pair30', 0)),train.true.to_numpy()
+    after = dict(zip(ferplus_classes, [*ferplus_classes[1:], ferplus_classes[0]]))
+    wrong = given!=true
+    assert (given[wrong]==[after[o] for o in true[wrong]]).all() and .27<wrong.mean()<.33
+
+def test_no_training_image_is_an_image_to_choose_or_report_on():
+    df = pd.read_csv(bench/'ferplus_mini.csv')
+    assert df.file.is_unique and df.split.value_counts().to_dict()==dict(train=5000, dev=3000, valid=2846)
+
+def test_grid_is_what_the_protocol_asks_for():
+    df = pd.DataFrame(report.grid())
+    assert not df.duplicated().any() and set(df.split)=={'valid'}
+    assert (df[df.noise=='sym30'].groupby('method').seed.apply(sorted).map(tuple)==(0,1,2)).all()
+    assert set(df[df.noise=='sym30'].method)==set(report.methods)
+    for noise in ('clean','sym10','sym20','sym50','pair30'): assert {'plain','resup','reference',report.best_peer} <= set(df[(df.noise==noise)&(df.seed==0)].method)
+
+@pytest.mark.parametrize('method', report.methods)
+def test_every_method_of_the_grid_can_be_made(method):
+    cb = fm.make_cbs(method)
+    assert (cb is None)==(method=='plain')
+
+def row(method='plain', seed=0, acc=.5, **kwargs):
+    return {**dict(method=method, schedule='fit_one_cycle', epochs=8, noise='sym30', seed=seed, split='valid', train_s=80., acc_0=acc, acc_1=acc+.02, acc_ensemble=acc+.04, acc_class_mean=.3,
+                   memorised=.1, auroc=.9, auroc_within=.8, auroc_similarity=.9, auroc_similarity_within=.8, auroc_class_alone=.8, noise_rate=float('nan')), **kwargs}
+
+def test_table_gives_mean_and_deviation_and_says_what_was_not_run():
+    text = report.tables(pd.DataFrame([row(seed=s, acc=a) for s,a in ((0,.5),(1,.52),(2,.54))]))
+    assert '| plain cross entropy | 0, 1, 2 | 0.530 ± 0.020 | 0.560 ± 0.020 |' in text
+    assert '| ReSup() | | not run | not run |' in text
+
+def test_estimate_uses_the_times_of_the_csv():
+    plan = [row(), row('elr')]
+    assert report.estimate(plan, pd.DataFrame([row(train_s=2400.)])).startswith(', about 1 h 20 min')
+    assert '(1 of them of methods never timed' in report.estimate(plan, pd.DataFrame([row(train_s=2400.)]))
+    assert report.estimate(plan, pd.DataFrame([row(train_s=2400.), row('elr', train_s=60.)])).startswith(', about 0 h 41 min')
+
+def test_a_new_row_takes_the_place_of_its_own_only(tmp_path):
+    f = tmp_path/'runs.csv'
+    for o in (row(), row(seed=1), row(acc=.6)): fm.add_row(f, o)
+    df = report.read_runs(f).sort_values('seed')
+    assert df.seed.tolist()==[0,1] and df.acc_0.tolist()==[.6,.5]
+
+def test_committed_rows_are_one_per_run():
+    df = report.read_runs(bench/'ferplus_mini_runs.csv')
+    assert len(df)>=20 and not df.duplicated(report.keys).any() and df.acc_ensemble.between(.125, 1).all()
+
+def test_pictures_are_written(tmp_path):
+    files = report.plots(pd.DataFrame([row(), row('resup', acc=.6), row(noise='clean'), row('resup', noise='clean')]), tmp_path)
+    assert all(Path(f).stat().st_size>5000 for f in files) and len(files)==2
+
+def test_run_is_one_row_and_not_repeated(shared, ferplus_root, tmp_path):
+    args = ['--data', ferplus_root, '--short', 128, '--epochs', 1, '--methods', 'plain', 'resup:warmup=0']
+    o = call(*args)
+    assert o.returncode==0, o.stderr
+    assert 'plain cross entropy | 10 |' in o.stdout and '`resup:warmup=0` | 10 |' in o.stdout
+    f = tmp_path/'runs.csv'
+    kwargs = dict(schedule='fit_one_cycle', epochs=1, noise='sym30', seed=10, split='dev')
+    res = fm.run(ferplus_root, 'plain', **kwargs, n=128)
+    assert 0<res['acc_ensemble']<1 and res['peak_mb']>100 and res['weight_by_class']==''
+    fm.add_row(f, dict(method='plain', **kwargs, **res))
+    before = f.read_bytes()
+    o = call('--data', ferplus_root, '--methods', 'plain', '--seeds', 10, '--epochs', 1, '--out', f)
+    assert o.returncode==0 and o.stdout.startswith('0 runs to do') and f.read_bytes()==before
+
+def test_a_run_that_dies_is_named(tmp_path, ferplus_root):
+    o = call('--data', ferplus_root, '--short', 64, '--epochs', 1, '--methods', 'resup:warmp=0')
+    assert o.returncode!=0 and 'warmp' in o.stderr
