@@ -8,9 +8,11 @@ Docs: https://owner.github.io/fastai_resup/peers.html.md"""
 __all__ = ['peers', 'evaluating', 'Peer', 'warmup_epochs', 'soft_cross_entropy', 'onehot', 'image_losses', 'smoothing_loss',
            'LabelSmoothing', 'gce_loss', 'GCE', 'sce_loss', 'SCE', 'elr_loss', 'ELR', 'small_loss_weights',
            'CoTeaching', 'prior_penalty', 'bootstrap_targets', 'LossMixture', 'MCorrection', 'sharpen',
-           'small_loss_posterior', 'refine_targets', 'mixmatch_loss', 'DivideMix']
+           'small_loss_posterior', 'refine_targets', 'mixmatch_loss', 'DivideMix', 'last_linear', 'HeadedPeer',
+           'rank_split', 'rank_loss', 'relabelled', 'SCN', 'mix_by_uncertainty', 'RUL', 'class_maps',
+           'flip_consistency', 'EAC']
 
-# %% ../nbs/17_peers.ipynb #00000003
+# %% ../nbs/17_peers.ipynb #0000003c
 import warnings
 from contextlib import contextmanager
 
@@ -27,7 +29,7 @@ from .callbacks import LossReweight, MixtureRefit, check_paired, keep_order, ord
 from .losses import cosine_to_label, is_soft
 from .mixture import BetaMixture, DegenerateMixtureError, clean_lookup, p_clean
 
-# %% ../nbs/17_peers.ipynb #00000007
+# %% ../nbs/17_peers.ipynb #00000040
 @contextmanager
 def evaluating(
     model:nn.Module, # Any module
@@ -39,7 +41,7 @@ def evaluating(
     finally:
         for m,mode in was: m.training = mode
 
-# %% ../nbs/17_peers.ipynb #00000009
+# %% ../nbs/17_peers.ipynb #00000042
 class Peer(Callback):
     """Base of the peer methods: gives each batch the ids of its images, hands the pair the method's loss, and leaves `learn.clean_score`.
 
@@ -126,7 +128,7 @@ class Peer(Callback):
         "Leave nothing on the model"
         self.unhook()
 
-# %% ../nbs/17_peers.ipynb #0000000b
+# %% ../nbs/17_peers.ipynb #00000044
 def warmup_epochs(
     fraction:float, # Share of the training, in [0, 1]
     n_epoch:int,    # Epochs of the fit
@@ -134,7 +136,7 @@ def warmup_epochs(
     "Length of a warm-up, in whole epochs"
     return max(1, round(fraction*n_epoch))
 
-# %% ../nbs/17_peers.ipynb #0000000d
+# %% ../nbs/17_peers.ipynb #00000046
 def soft_cross_entropy(
     logits:Tensor, # Shape (B, K)
     q:Tensor,      # Target probabilities, shape (B, K)
@@ -142,7 +144,7 @@ def soft_cross_entropy(
     "Cross entropy with a distribution as target, per image"
     return -(logits.log_softmax(-1)*q).sum(-1)
 
-# %% ../nbs/17_peers.ipynb #0000000e
+# %% ../nbs/17_peers.ipynb #00000047
 def onehot(
     y:Tensor, # Class ids (B,), or soft labels (B, K)
     k:int,    # Number of classes
@@ -150,14 +152,14 @@ def onehot(
     "Labels as distributions"
     return y.float() if is_soft(y) else F.one_hot(y, k).float()
 
-# %% ../nbs/17_peers.ipynb #00000010
+# %% ../nbs/17_peers.ipynb #00000049
 def image_losses(
     learn, # A `ReSupLearner`
 )->Tensor: # Cross entropy of both networks, shape (2, N), in the order of the training images
     "How badly each training label fits, un-augmented"
     return ordered_pass(learn, lambda pair,y: torch.stack([F.cross_entropy(z.float(), y.as_subclass(Tensor), reduction='none') for z in pair]))
 
-# %% ../nbs/17_peers.ipynb #00000012
+# %% ../nbs/17_peers.ipynb #0000004b
 def smoothing_loss(
     logits:Tensor, # Shape (B, K)
     y:Tensor,      # Class ids (B,), or soft labels (B, K)
@@ -166,7 +168,7 @@ def smoothing_loss(
     "Cross entropy with smoothed labels (Szegedy et al. 2016, section 7)"
     return F.cross_entropy(logits, y, reduction='none', label_smoothing=eps)
 
-# %% ../nbs/17_peers.ipynb #00000013
+# %% ../nbs/17_peers.ipynb #0000004c
 class LabelSmoothing(Peer):
     "Label smoothing (Szegedy et al., CVPR 2016; Lukasik et al., ICML 2020)"
     soft,mixable = True,True
@@ -175,7 +177,7 @@ class LabelSmoothing(Peer):
     ): store_attr()
     def net_loss(self, m, z, y): return smoothing_loss(z, y, self.eps)
 
-# %% ../nbs/17_peers.ipynb #00000016
+# %% ../nbs/17_peers.ipynb #0000004f
 def gce_loss(
     logits:Tensor, # Shape (B, K)
     y:Tensor,      # Class ids, shape (B,)
@@ -184,7 +186,7 @@ def gce_loss(
     "Generalised cross entropy (Zhang & Sabuncu 2018, equation 6)"
     return (1 - (q*-F.cross_entropy(logits, y, reduction='none')).exp())/q
 
-# %% ../nbs/17_peers.ipynb #00000017
+# %% ../nbs/17_peers.ipynb #00000050
 class GCE(Peer):
     "Generalised cross entropy (Zhang & Sabuncu, NeurIPS 2018); raises ValueError unless `q` lies in (0, 1]"
     mixable = True
@@ -195,7 +197,7 @@ class GCE(Peer):
         store_attr()
     def net_loss(self, m, z, y): return gce_loss(z, y, self.q)
 
-# %% ../nbs/17_peers.ipynb #0000001a
+# %% ../nbs/17_peers.ipynb #00000053
 def sce_loss(
     logits:Tensor,   # Shape (B, K)
     y:Tensor,        # Class ids (B,), or soft labels (B, K)
@@ -207,7 +209,7 @@ def sce_loss(
     logq = onehot(y, logits.shape[-1]).log().clamp(min=log_zero)
     return alpha*F.cross_entropy(logits, y, reduction='none') - beta*(logits.softmax(-1)*logq).sum(-1)
 
-# %% ../nbs/17_peers.ipynb #0000001b
+# %% ../nbs/17_peers.ipynb #00000054
 class SCE(Peer):
     "Symmetric cross entropy (Wang et al., ICCV 2019)"
     soft,mixable = True,True
@@ -218,7 +220,7 @@ class SCE(Peer):
     ): store_attr()
     def net_loss(self, m, z, y): return sce_loss(z, y, self.alpha, self.beta, self.log_zero)
 
-# %% ../nbs/17_peers.ipynb #0000001e
+# %% ../nbs/17_peers.ipynb #00000057
 def elr_loss(
     logits:Tensor, # Shape (B, K)
     y:Tensor,      # Class ids (B,), or soft labels (B, K)
@@ -229,13 +231,13 @@ def elr_loss(
     p = _inner(logits.softmax(-1))
     return F.cross_entropy(logits, y, reduction='none') + lam*(1-(p*t).sum(-1)).log()
 
-# %% ../nbs/17_peers.ipynb #0000001f
+# %% ../nbs/17_peers.ipynb #00000058
 def _inner(p, eps=1e-4):
     "Probabilities a little off 0 and 1, so that log(1-<p,t>) stays finite"
     p = p.clamp(eps, 1-eps)
     return p/p.sum(-1, keepdim=True)
 
-# %% ../nbs/17_peers.ipynb #00000020
+# %% ../nbs/17_peers.ipynb #00000059
 class ELR(Peer):
     "Early-learning regularisation (Liu et al., NeurIPS 2020): `targets` (2, N, K) remembers what each network said of each image"
     soft = True
@@ -267,7 +269,7 @@ class ELR(Peer):
         s = torch.stack([cosine_to_label(t, self.given) for t in self.targets])
         return s.where(self.targets.sum(-1)>0, s.new_tensor(self.targets.shape[-1]**-.5)).cpu()
 
-# %% ../nbs/17_peers.ipynb #00000023
+# %% ../nbs/17_peers.ipynb #0000005c
 def small_loss_weights(
     losses:Tensor, # Losses of one network, shape (B,)
     drop:float,    # Share to drop, in [0, 1)
@@ -277,7 +279,7 @@ def small_loss_weights(
     w = torch.zeros_like(losses)
     return w.index_fill_(0, losses.detach().argsort()[:keep], len(losses)/keep)
 
-# %% ../nbs/17_peers.ipynb #00000024
+# %% ../nbs/17_peers.ipynb #0000005d
 class CoTeaching(Peer):
     """Co-teaching (Han et al., NeurIPS 2018): each network learns from the images whose loss the other one finds small; `dropped` holds the share of each epoch.
 
@@ -307,14 +309,14 @@ class CoTeaching(Peer):
 
     def scores(self): return (-image_losses(self.learn)).exp() # small loss, as the probability of the given label
 
-# %% ../nbs/17_peers.ipynb #00000027
+# %% ../nbs/17_peers.ipynb #00000060
 def prior_penalty(
     p:Tensor, # Probabilities, shape (B, K)
 )->Tensor:    # A scalar, 0 where the mean prediction is uniform
     "Divergence of a batch's mean prediction from the uniform distribution (Tanaka et al. 2018; Arazo et al. 2019, section 3.4)"
     return (-math.log(p.shape[-1]) - p.mean(0).clamp(min=1e-8).log()).mean()
 
-# %% ../nbs/17_peers.ipynb #00000028
+# %% ../nbs/17_peers.ipynb #00000061
 def bootstrap_targets(
     y:Tensor,      # Given labels as distributions, shape (B, K)
     p:Tensor,      # Probabilities that the network itself gives, shape (B, K)
@@ -325,7 +327,7 @@ def bootstrap_targets(
     z = onehot(p.argmax(-1), p.shape[-1]) if hard else p
     return torch.lerp(y, z, w[:,None])
 
-# %% ../nbs/17_peers.ipynb #0000002a
+# %% ../nbs/17_peers.ipynb #00000063
 class LossMixture:
     "A Beta mixture on losses (Arazo et al. 2019, section 3.2): `fit` to all of one network's losses, `p_clean` of any"
     def fit(self,
@@ -346,7 +348,7 @@ class LossMixture:
 
     def _unit(self, l, lo, hi): return 1-((l-lo)/(hi-lo)).clamp(0, 1)
 
-# %% ../nbs/17_peers.ipynb #0000002c
+# %% ../nbs/17_peers.ipynb #00000065
 class MCorrection(Peer):
     "M-correction (Arazo et al., ICML 2019): MixUp, a Beta mixture on the losses, and labels replaced in part by the network's own opinion; `mixtures` holds a `LossMixture` per network"
     cost = dict(train=1, guess=1, passes=1, end=1)
@@ -395,7 +397,7 @@ class MCorrection(Peer):
         self.fit_mixtures(losses)
         return torch.stack([f.p_clean(l) for f,l in zip(self.fits, losses)]) if all(self.fits) else None
 
-# %% ../nbs/17_peers.ipynb #0000002e
+# %% ../nbs/17_peers.ipynb #00000067
 def sharpen(
     p:Tensor,    # Probabilities, shape (..., K)
     t:float=.5,  # Temperature; below 1 the largest grows
@@ -404,7 +406,7 @@ def sharpen(
     p = p**(1/t)
     return p/p.sum(-1, keepdim=True)
 
-# %% ../nbs/17_peers.ipynb #0000002f
+# %% ../nbs/17_peers.ipynb #00000068
 def small_loss_posterior(
     losses:Tensor, # Losses of one network, shape (N,)
 )->Tensor:         # p(label is right), shape (N,), float32
@@ -418,7 +420,7 @@ def small_loss_posterior(
         gm.fit(x)
     return torch.from_numpy(gm.predict_proba(x)[:,gm.means_.argmin()]).float()
 
-# %% ../nbs/17_peers.ipynb #00000031
+# %% ../nbs/17_peers.ipynb #0000006a
 def refine_targets(
     y:Tensor,   # Given labels as distributions, shape (B, K)
     p:Tensor,   # Probabilities by network and view, shape (2, V, B, K)
@@ -432,7 +434,7 @@ def refine_targets(
     refined = torch.lerp(p[m].mean(0), y, w[:,None])
     return sharpen(torch.where(kept[:,None], refined, p.mean((0,1))), t),kept
 
-# %% ../nbs/17_peers.ipynb #00000033
+# %% ../nbs/17_peers.ipynb #0000006c
 def mixmatch_loss(
     logits:Tensor, # Of mixed images, shape (B, K)
     q:Tensor,      # Mixed targets, shape (B, K)
@@ -445,7 +447,7 @@ def mixmatch_loss(
     lu = (((p-q)**2).mean(-1)*~kept).sum()/(len(kept)-n).clamp(min=1)
     return lx + lam_u*lu + prior_penalty(p)
 
-# %% ../nbs/17_peers.ipynb #00000035
+# %% ../nbs/17_peers.ipynb #0000006e
 class DivideMix(Peer):
     """DivideMix (Li et al., ICLR 2020): co-divide by Gaussian mixtures on the losses, co-refinement, co-guessing and MixMatch.
 
@@ -513,5 +515,210 @@ class DivideMix(Peer):
         self.divide()
         return self.w
 
-# %% ../nbs/17_peers.ipynb #00000037
-peers = dict(label_smoothing=LabelSmoothing, mixup=partial(MixUp, alpha=8.), gce=GCE, sce=SCE, elr=ELR, co_teaching=CoTeaching, m_correction=MCorrection, dividemix=DivideMix)
+# %% ../nbs/17_peers.ipynb #00000070
+def last_linear(
+    net:nn.Module, # A network
+)->nn.Linear:      # Its classifier; raises TypeError where there is none
+    "The last linear layer, whose input are the features that the network decides by"
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear)]
+    if not layers: raise TypeError(f'{type(net).__name__} has no linear layer at its end, by which this method knows the features: use a network with one.')
+    return layers[-1]
+
+# %% ../nbs/17_peers.ipynb #00000072
+class HeadedPeer(Peer):
+    "A peer with a small head per network, made by `make_head` for the features that enter the last layer, and trained by the learner's optimizer until the fit ends"
+    heads,lent = None,None
+
+    def make_head(self, width): raise NotImplementedError # `nn.Module` for features (B, width)
+
+    def start_epoch(self):
+        "Have the heads, and let the optimizer train them"
+        if self.lent is not None: return
+        layers = [last_linear(net) for net in self.net.nets]
+        widths = [o.in_features for o in layers]
+        if self.heads is None or self.widths!=widths:
+            self.heads,self.widths = nn.ModuleList([self.make_head(o.in_features).to(o.weight.device) for o in layers]),widths
+        self.lent = self.learn.opt
+        self.lent.param_lists[-1] = self.lent.param_lists[-1] + L(self.heads.parameters())
+
+    def close(self):
+        "Take the heads out of the optimizer"
+        super().close()
+        if self.lent is None: return
+        mine = {id(p) for p in self.heads.parameters()}
+        self.lent.param_lists[-1] = self.lent.param_lists[-1].filter(lambda p: id(p) not in mine)
+        for p in self.heads.parameters(): self.lent.state.pop(p, None)
+        self.lent = None
+
+# %% ../nbs/17_peers.ipynb #00000074
+def rank_split(
+    a:Tensor,       # Attention weights, shape (B,)
+    high:float=.7,  # Share of the upper group
+)->Tensor:          # Is the image in the lower group? Shape (B,), bool
+    "The images with the smallest weights"
+    n = round((1-high)*len(a))
+    return torch.zeros(len(a), dtype=torch.bool, device=a.device).index_fill_(0, a.detach().argsort()[:n], True)
+
+# %% ../nbs/17_peers.ipynb #00000075
+def rank_loss(
+    a:Tensor,   # Attention weights, shape (B,)
+    low:Tensor, # Is the image in the lower group? Shape (B,), bool
+    margin:float=.15, # By how much the groups' means should differ
+)->Tensor:      # A scalar
+    "Rank regularisation (Wang et al. 2020, equation 3); 0 where a group is empty"
+    n = low.sum()
+    gap = (a*~low).sum()/(len(a)-n).clamp(min=1) - (a*low).sum()/n.clamp(min=1)
+    return (margin-gap).clamp(min=0)*((n>0)&(n<len(a)))
+
+# %% ../nbs/17_peers.ipynb #00000076
+def relabelled(
+    p:Tensor,   # Probabilities, shape (B, K)
+    y:Tensor,   # Labels, shape (B,)
+    low:Tensor, # Is the image in the lower group? Shape (B,), bool
+    margin:float=.2, # Lead of the predicted class over the label
+)->Tensor:      # Labels, shape (B,)
+    "Labels, replaced by the predicted class in the lower group where it leads by more than `margin` (Wang et al. 2020, equation 4)"
+    top,pred = p.max(-1)
+    return torch.where(low & (top-p.gather(-1, y[:,None])[:,0]>margin), pred, y)
+
+# %% ../nbs/17_peers.ipynb #00000078
+class SCN(HeadedPeer):
+    """Self-cure network (Wang et al., CVPR 2020): attention weights, rank regularisation, relabelling.
+
+    `labels` (2, N) are each network's labels as they stand, -1 for images never seen; `changed` is the share that differs from the given ones, a pair per epoch."""
+    cost = dict(Peer.cost, end=1)
+    def __init__(self,
+        high:float=.7,      # Share of a batch in the upper group
+        margin:float=.15,   # By how much the groups' mean weights should differ
+        gamma:float=.5,     # Share of the rank regularisation in the loss
+        relabel:float=10/40, # Share of the training before labels are replaced
+        lead:float=.2,      # Lead of the predicted class that replaces a label
+    ):
+        store_attr()
+        self.labels,self.given,self.changed = None,None,[]
+
+    def make_head(self, width): return nn.Sequential(nn.Linear(width, 1), nn.Sigmoid())
+
+    def start_epoch(self):
+        "Have labels and heads"
+        n = len(self.dls.train_ds)
+        if self.labels is None or self.labels.shape[1]!=n: self.labels,self.given = torch.full((2,n), -1),torch.full((n,), -1)
+        super().start_epoch()
+        self.cures = self.epoch>=warmup_epochs(self.relabel, self.n_epoch)
+
+    def watch(self):
+        "Keep the features of the next forward pass"
+        self.features = [None,None]
+        def keep(m, inp): self.features[m] = inp[0].float()
+        for m,net in enumerate(self.net.nets): self.hook(last_linear(net), lambda mod,inp,m=m: keep(m, inp), pre=True)
+
+    def start_batch(self):
+        "Look up the labels as they stand"
+        y,i = self.y.as_subclass(Tensor).cpu(),self.ids.cpu()
+        self.given[i] = y
+        self.labels[:,i] = torch.where(self.labels[:,i]<0, y, self.labels[:,i])
+        self.watch()
+
+    def net_loss(self, m, z, y):
+        i = self.ids.cpu()
+        a,y = self.heads[m](self.features[m])[:,0],self.labels[m,i].to(z.device)
+        z,low = a[:,None]*z,rank_split(a, self.high)
+        if self.cures: self.labels[m,i] = relabelled(z.detach().softmax(-1), y, low, self.lead).cpu()
+        return self.gamma*rank_loss(a, low, self.margin) + (1-self.gamma)*F.cross_entropy(z, y, reduction='none')
+
+    def after_train(self):
+        if self.active: self.changed = [*self.changed, (self.labels!=self.given).float().mean(1).tolist()]
+
+    def scores(self):
+        "Attention weights of all images"
+        self.watch()
+        try: return ordered_pass(self.learn, lambda pair,y: torch.stack([h(f)[:,0] for h,f in zip(self.heads, self.features)]))
+        finally: self.unhook()
+
+# %% ../nbs/17_peers.ipynb #0000007b
+def mix_by_uncertainty(
+    mu:Tensor,    # Features, shape (B, D)
+    sigma:Tensor, # Uncertainties, shape (B,), positive
+    other:Tensor, # Partner of each image, shape (B,)
+)->Tensor:        # Mixed features, shape (B, D)
+    "The more uncertain of two images has the larger share (Zhang et al. 2021)"
+    s = sigma[:,None]
+    return (s*mu + s[other]*mu[other])/(s + s[other])
+
+# %% ../nbs/17_peers.ipynb #0000007d
+class RUL(HeadedPeer):
+    "Relative uncertainty learning (Zhang et al., NeurIPS 2021): features mixed by their uncertainty, a loss for both labels"
+    cost = dict(Peer.cost, end=1)
+
+    def make_head(self, width): return nn.Sequential(nn.Linear(width, 1), nn.Softplus())
+
+    def sigma(self, m, mu): return self.heads[m](mu.float())[:,0] + 1e-4
+
+    def start_batch(self):
+        "Mix the features on their way to the last layer"
+        self.other = torch.randperm(len(self.y), device=self.x.device)
+        def mix(m, mu): return mix_by_uncertainty(mu, self.sigma(m, mu).to(mu.dtype), self.other)
+        for m,net in enumerate(self.net.nets): self.hook(last_linear(net), lambda mod,inp,m=m: (mix(m, inp[0]),), pre=True)
+
+    def net_loss(self, m, z, y): return F.cross_entropy(z, y, reduction='none') + F.cross_entropy(z, y[self.other], reduction='none')
+
+    def scores(self):
+        "1/(1+uncertainty) of all images"
+        sigma = [None,None]
+        def keep(m, mu): sigma[m] = self.sigma(m, mu)
+        for m,net in enumerate(self.net.nets): self.hook(last_linear(net), lambda mod,inp,m=m: keep(m, inp[0]), pre=True)
+        try: return 1/(1+ordered_pass(self.learn, lambda pair,y: torch.stack(sigma)))
+        finally: self.unhook()
+
+# %% ../nbs/17_peers.ipynb #00000080
+def class_maps(
+    head:nn.Module, # From features (B, C, H, W) to logits (B, K), for any H and W
+    f:Tensor,       # Features, shape (B, C, H, W)
+)->Tensor:          # Shape (B, K, H, W)
+    "What the head says of each place alone, in evaluation mode: class activation maps where it is linear (Zhang et al. 2022, section 3.2)"
+    b,c,h,w = f.shape
+    with evaluating(head): z = head(f.permute(0,2,3,1).reshape(-1, c, 1, 1))
+    return z.view(b, h, w, -1).permute(0,3,1,2)
+
+# %% ../nbs/17_peers.ipynb #00000082
+def flip_consistency(
+    maps:Tensor,    # Class maps of images, shape (B, K, H, W)
+    flipped:Tensor, # Class maps of the mirrored images, same shape
+)->Tensor:          # Shape (B,)
+    "Mean squared difference between maps and mirrored maps of the mirrored images (Zhang et al. 2022, section 3.2)"
+    return ((maps - flipped.flip(-1))**2).mean((1,2,3))
+
+# %% ../nbs/17_peers.ipynb #00000084
+class EAC(Peer):
+    "Erasing attention consistency (Zhang et al., ECCV 2022); raises TypeError unless both networks are `nn.Sequential(body, head)` with a body that keeps places"
+    cost = dict(Peer.cost, train=2)
+    def __init__(self,
+        lam:float=5.,           # Factor of the consistency
+        erase:tuple=(.02,.25),  # Least and largest share of the image to erase
+    ):
+        store_attr()
+        self.eraser = RandomErasing(p=1., scale=erase)
+
+    def before_fit(self):
+        super().before_fit()
+        for net in self.net.nets:
+            if not (isinstance(net, nn.Sequential) and len(net)==2):
+                raise TypeError(f'EAC needs networks nn.Sequential(body, head), and has a {type(net).__name__}: make the learner by `resup_learner(dls, arch)`.')
+
+    def start_batch(self):
+        "Erase, and keep the features of what is left"
+        self.erased,self.features = torch.stack([self.eraser(o) for o in self.x.as_subclass(Tensor)]),[None,None]
+        self.learn.xb = (self.erased,)
+        def keep(m, f):
+            if f.dim()!=4: raise TypeError(f'EAC needs features with places, shape (B, C, H, W), and the body of network {m} gives {tuple(f.shape)}: use networks as `resup_learner` makes them.')
+            self.features[m] = f
+        for m,net in enumerate(self.net.nets): self.hook(net[0], lambda mod,inp,f,m=m: keep(m, f))
+
+    def net_loss(self, m, z, y):
+        body,head = self.net.nets[m]
+        maps,flipped = class_maps(head, self.features[m]),class_maps(head, body(self.erased.flip(-1)))
+        return F.cross_entropy(z, y, reduction='none') + self.lam*flip_consistency(maps.float(), flipped.float())
+
+# %% ../nbs/17_peers.ipynb #00000088
+peers = dict(label_smoothing=LabelSmoothing, mixup=partial(MixUp, alpha=8.), gce=GCE, sce=SCE, elr=ELR, co_teaching=CoTeaching, m_correction=MCorrection, dividemix=DivideMix,
+             scn=SCN, rul=RUL, eac=EAC)
