@@ -174,10 +174,10 @@ def main():
     epochs = a.epochs or (3 if a.short else 7 if a.schedule=='fine_tune' else 8)
     if a.short:
         a.methods,a.out = a.methods or ['plain','resup','reference'],Path(tempfile.mkdtemp())/'short.csv'
+    runs = read_runs(a.out)
     if a.methods: plan = [dict(method=m, schedule=a.schedule, epochs=epochs, noise=o, seed=s, split=a.split or 'dev')
                           for o in a.noise or ['sym30'] for s in a.seeds or ([10] if a.short else [10,11,12]) for m in a.methods]
-    else: plan = [o for o in grid() if (not a.seeds or o['seed'] in a.seeds) and (not a.noise or o['noise'] in a.noise)]
-    runs = read_runs(a.out)
+    else: plan = [o for o in grid(runs) if (not a.seeds or o['seed'] in a.seeds) and (not a.noise or o['noise'] in a.noise)]
     done = set(map(tuple, runs[keys].astype(str).values))
     plan = [o for o in plan if a.again or tuple(map(str, o.values())) not in done]
     print(f'{len(plan)} runs to do{"" if a.short else estimate(plan, runs)}', *[' '.join(map(str, o.values())) for o in plan], sep='\n', flush=True)

@@ -32,11 +32,16 @@ def test_no_training_image_is_an_image_to_choose_or_report_on():
     assert df.file.is_unique and df.split.value_counts().to_dict()==dict(train=5000, dev=3000, valid=2846)
 
 def test_grid_is_what_the_protocol_asks_for():
-    df = pd.DataFrame(report.grid())
+    df = pd.DataFrame(report.grid(pd.DataFrame(columns=report.keys)))
     assert not df.duplicated().any() and set(df.split)=={'valid'}
     assert (df[df.noise=='sym30'].groupby('method').seed.apply(sorted).map(tuple)==(0,1,2)).all()
     assert set(df[df.noise=='sym30'].method)==set(report.methods)
-    for noise in ('clean','sym10','sym20','sym50','pair30'): assert {'plain','resup','reference',report.best_peer} <= set(df[(df.noise==noise)&(df.seed==0)].method)
+    for noise in ('clean','sym10','sym20','sym50','pair30'): assert {'plain','resup','reference'} <= set(df[(df.noise==noise)&(df.seed==0)].method)
+
+def test_the_best_peer_is_found_in_the_rows_and_joins_the_grid():
+    rows = [row(m, acc=.8 if m=='resup' else .6 if m=='gce' else .5) for m in report.methods]
+    assert report.best_peer(pd.DataFrame(rows))=='gce' and report.best_peer(pd.DataFrame(rows[:-1])) is None
+    assert dict(method='gce', schedule='fit_one_cycle', epochs=8, noise='pair30', seed=0, split='valid') in report.grid(pd.DataFrame(rows))
 
 @pytest.mark.parametrize('method', report.methods)
 def test_every_method_of_the_grid_can_be_made(method):
