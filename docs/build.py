@@ -72,7 +72,7 @@ def execute(
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(NBS, work)
     done.mkdir(parents=True, exist_ok=True)
-    code = b''.join(o.read_bytes() for o in sorted((ROOT/'fastai_resup').rglob('*')) if o.is_file() and o.suffix!='.pyc')
+    code = b''.join(o.read_bytes() for d in ('fastai_resup','benchmarks') for o in sorted((ROOT/d).rglob('*')) if o.is_file() and o.suffix!='.pyc')
     res = {p: done/f'{p.stem}-{hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]}.ipynb' for p in paths}
     todo = sorted((p for p,o in res.items() if not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
     for o in done.glob('*.ipynb'):
