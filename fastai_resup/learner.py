@@ -41,6 +41,14 @@ class ReSupLearner(Learner):
 
     def __getstate__(self): return {**super().__getstate__(), 'recent_similarities':[]}
 
+    def to_detach(self,
+        b, # Tensor, or a list of them
+        cpu:bool=True, # On the CPU?
+        gather:bool=True, # As in fastai; without effect, since `DistributedPair` gathers once per epoch and not in every batch
+    ): # The same, detached
+        "Detach, within this process"
+        return to_detach(b, cpu, gather=False)
+
     @property
     def history(self): # DataFrame with columns epoch, noise_rate, auroc (NaN where no true labels are known) and note
         "A row per refit of the mixture"
