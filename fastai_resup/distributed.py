@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/distributed.html.md"""
 # %% auto #0
 __all__ = ['train_part', 'eval_part', 'gather_parts', 'merge_seen', 'fingerprint', 'DistributedPair', 'traffic_per_epoch']
 
-# %% ../nbs/16_distributed.ipynb #00000003
+# %% ../nbs/16_distributed.ipynb #00000025
 import zlib
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,7 +27,7 @@ from .learner import ReSupLearner
 from .losses import Pair
 from .models import log_mean_prob
 
-# %% ../nbs/16_distributed.ipynb #00000006
+# %% ../nbs/16_distributed.ipynb #00000028
 def train_part(
     idxs, # Ids of the images of this epoch, in the order of all ranks together
     bs:int, # Images per batch and rank
@@ -42,7 +42,7 @@ def train_part(
     full = n//total*total
     return [*idxs[:full].reshape(-1, world, bs)[:,rank].ravel().tolist(), *idxs[full:].reshape(world, -1)[rank].tolist()]
 
-# %% ../nbs/16_distributed.ipynb #00000009
+# %% ../nbs/16_distributed.ipynb #0000002b
 def eval_part(
     idxs, # Ids of the images in order
     rank:int, # Which process
@@ -52,7 +52,7 @@ def eval_part(
     n,size = len(idxs),-(-len(idxs)//world)
     return [idxs[min(i, n-1)] for i in range(rank*size, (rank+1)*size)]
 
-# %% ../nbs/16_distributed.ipynb #0000000a
+# %% ../nbs/16_distributed.ipynb #0000002c
 def gather_parts(
     part:Tensor, # What this rank found, shape (..., m): for the first m of its `eval_part`
     n:int, # Images altogether
@@ -65,7 +65,7 @@ def gather_parts(
     at = torch.cat([torch.arange(part.shape[-1])+r*size for r in range(world)])
     return torch.cat(parts, -1)[...,(at<n).to(part.device)]
 
-# %% ../nbs/16_distributed.ipynb #0000000b
+# %% ../nbs/16_distributed.ipynb #0000002d
 def merge_seen(
     sims:Tensor, # Similarities that this rank saw, shape (2, N); NaN where it didn't see the image
     given:Tensor, # Given ids, shape (N,); -1 where it didn't
@@ -77,7 +77,7 @@ def merge_seen(
     sims,given = both[:2].cpu(),both[2].long().cpu()
     return sims.where(sims>=0, torch.tensor(float('nan'))),given
 
-# %% ../nbs/16_distributed.ipynb #0000000f
+# %% ../nbs/16_distributed.ipynb #00000031
 def fingerprint(
     ds, # A fastai `Datasets`, or anything with a length
     n:int=1000, # How many images to look at, evenly spaced
@@ -89,7 +89,7 @@ def fingerprint(
     text = [f'{_item_name(i, o, get_x)} {np.asarray(ds.tls[-1][i]).tolist()}' for i,o in rows]
     return len(ds),zlib.crc32('\n'.join(text).encode('utf-8', 'surrogateescape'))
 
-# %% ../nbs/16_distributed.ipynb #00000012
+# %% ../nbs/16_distributed.ipynb #00000034
 class DistributedPair(Callback):
     """Train a `ReSupLearner` in several processes; `learn.distrib_ctx()` adds it for you.
 
@@ -106,6 +106,7 @@ class DistributedPair(Callback):
         self.accelerator = acc.Accelerator(**{**dict(cpu=not torch.cuda.is_available(), mixed_precision='no', kwargs_handlers=handlers), **kwargs})
         if not dist.is_initialized(): raise RuntimeError('there is one process only: start the script by `torchrun --nproc_per_node 2 …`')
         self.device,self.ddp,self.parts = self.accelerator.device,None,None
+        if self.device.type=='cpu': self.device = torch.device('cpu') # accelerate says cpu:0, which `torch.load` doesn't know
         self.sync_bn = self.device.type!='cpu' if sync_bn is None else sync_bn
         if self.sync_bn and self.device.type=='cpu': raise ValueError('sync_bn=True needs GPUs, `nn.SyncBatchNorm` has no CPU version: leave sync_bn out')
 
@@ -200,7 +201,7 @@ class DistributedPair(Callback):
         self.learn.model,self.ddp,self.parts = get_model(self.model),None,None
         self.accelerator.free_memory()
 
-# %% ../nbs/16_distributed.ipynb #00000013
+# %% ../nbs/16_distributed.ipynb #00000035
 def _accelerate():
     "The module, or an error that says what to install"
     try: return import_module('accelerate')
@@ -217,7 +218,7 @@ def _columns(y):
     y = y.as_subclass(Tensor)
     return y if y.dim()==1 else y.mT
 
-# %% ../nbs/16_distributed.ipynb #00000014
+# %% ../nbs/16_distributed.ipynb #00000036
 @patch
 def to_distributed(self:ReSupLearner,
     sync_bn:bool=None, # As in `DistributedPair`
@@ -233,7 +234,7 @@ def to_distributed(self:ReSupLearner,
         self.logger = noop
     return self
 
-# %% ../nbs/16_distributed.ipynb #00000015
+# %% ../nbs/16_distributed.ipynb #00000037
 @patch
 def detach_distributed(self:ReSupLearner,
 )->ReSupLearner: # The learner itself
@@ -246,7 +247,7 @@ def detach_distributed(self:ReSupLearner,
         self.add_cbs(cb.silenced[1])
     return self
 
-# %% ../nbs/16_distributed.ipynb #00000016
+# %% ../nbs/16_distributed.ipynb #00000038
 @patch
 @contextmanager
 def distrib_ctx(self:ReSupLearner,
@@ -261,7 +262,7 @@ def distrib_ctx(self:ReSupLearner,
         yield self
     finally: self.detach_distributed()
 
-# %% ../nbs/16_distributed.ipynb #0000001d
+# %% ../nbs/16_distributed.ipynb #0000003f
 def traffic_per_epoch(
     n_train:int, # Training images, N
     n_valid:int, # Validation images, V
