@@ -220,10 +220,13 @@ def check_paired(
     who:str, # Who asks, for the message
 ):
     "Raise a TypeError unless `learn` trains a `PairedModel` by a `ReSupLoss`"
+    if isinstance(getattr(learn.model, '_orig_mod', None), PairedModel):
+        raise TypeError(f'{who} cannot look into the wrapper that `torch.compile(learn.model)` returns: compile in place, by `learn.model.compile()`, and leave `learn.model` as it was.')
     if not isinstance(get_model(learn.model), PairedModel):
         raise TypeError(f'{who} needs two networks: make the learner by `resup_learner(dls, arch)`, or pass a `PairedModel` to `ReSupLearner`.')
     if not isinstance(learn.loss_func, ReSupLoss):
-        raise TypeError(f'{who} needs `ReSupLoss` as loss function, and this learner has {type(learn.loss_func).__name__}.')
+        raise TypeError(f'{who} needs `ReSupLoss` as loss function, and this learner has {type(learn.loss_func).__name__}: leave `loss_func` out, '
+                        'or pass `ReSupLoss(label_smoothing=0.1)` for smoothed labels and `ReSupLoss(weight=…)` for class weights.')
 
 # %% ../nbs/06_callbacks.ipynb #0000001c
 class LossReweight(Callback):

@@ -95,9 +95,19 @@ def pair_cross_entropy(
     pair,        # `Pair`, or two tensors of shape (B, K)
     targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
     reduction:str='mean', # 'mean', 'sum', or 'none' for one value per image
+    label_smoothing:float=0., # Share of the target that goes to all classes alike
+    weight:Tensor=None, # Weight of each class, shape (K,); None: 1 each
 )->Tensor:       # A scalar, or shape (B,)
     "Sum of both networks' cross entropies: the warm-up loss, and the fair baseline's"
-    return sum(F.cross_entropy(z.float(), targ, reduction=reduction) for z in pair)
+    return sum(F.cross_entropy(z.float(), targ, weight, reduction=reduction, label_smoothing=label_smoothing) for z in pair)
+
+# %% ../nbs/05_losses.ipynb #00000019
+def _cross_entropies(logp, targ, label_smoothing, weight):
+    "Each network's cross entropy for each image, (2, B), from log-probabilities (2, B, K)"
+    if weight is None and not label_smoothing:
+        return -(logp*targ).sum(-1) if is_soft(targ) else F.nll_loss(logp.flatten(0,1), targ.repeat(2), reduction='none').view(2, -1)
+    both = targ.repeat(2, *[1]*(targ.dim()-1))
+    return F.cross_entropy(logp.flatten(0,1), both, weight, reduction='none', label_smoothing=label_smoothing).view(2, -1)
 
 # %% ../nbs/05_losses.ipynb #00000010
 def resup_loss(
@@ -107,10 +117,13 @@ def resup_loss(
     agreement:float=5., # Factor of the agreement term
     normalize:bool=False, # Divide by the sum of the weights instead of by B?
     reduction:str='mean', # 'mean', 'sum', or 'none' for one value per image
+    label_smoothing:float=0., # Share of the target that goes to all classes alike
+    weight:Tensor=None, # Weight of each class, shape (K,); None: 1 each
 )->Tensor:       # A scalar, or shape (B,)
     "Cross entropies weighted by the *other* network's opinion, plus the networks' disagreement (Zhang et al., arXiv 2305.17895)"
     (logp,p),n = pair.probs(),len(targ)
-    nll = -(logp*targ).sum(-1) if is_soft(targ) else F.nll_loss(logp.flatten(0,1), targ.repeat(2), reduction='none').view_as(w)
+    nll = _cross_entropies(logp, targ, label_smoothing, weight)
+    if weight is not None and reduction=='mean' and not is_soft(targ): nll = nll / weight[targ].mean() # as PyTorch's cross entropy
     w = w.flip(0)
     w = w / (w.sum(1, keepdim=True).clamp(min=1e-4) if normalize else n)
     if reduction=='mean': return (w*nll).sum() + (agreement*F.mse_loss(*p) if agreement else 0)
@@ -122,14 +135,18 @@ class ReSupLoss(nn.Module):
     """Loss function of a `ReSupLearner`: a `Pair` gets the loss that it asks for, a tensor of logits plain cross entropy.
 
     Unweighted pairs (warm-up, or training without `ReSup`) get the sum of both cross entropies. In evaluation the model
-    answers with one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood."""
+    answers with one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood. Raises ValueError for a `label_smoothing` outside [0, 1)."""
     y_int = True # tells fastai's MixUp that targets are class ids
 
     def __init__(self,
         reduction:str='mean', # 'mean' (over the batch), 'sum' or 'none' (shape (B,)); fastai sets it where it needs to
+        label_smoothing:float=0., # Share of the target that goes to all classes alike, in training
+        weight=None, # Weight of each class, shape (K,), in training; None: 1 each
     ):
         super().__init__()
-        self.reduction = reduction
+        if not 0<=label_smoothing<1: raise ValueError(f'label_smoothing is a share in [0, 1), not {label_smoothing}')
+        self.reduction,self.label_smoothing = reduction,label_smoothing
+        self.register_buffer('weight', None if weight is None else torch.as_tensor(weight, dtype=torch.float32))
 
     def forward(self,
         inp,         # `Pair`, or logits of shape (B, K)
@@ -138,8 +155,9 @@ class ReSupLoss(nn.Module):
         "The loss of one batch"
         plain = targ.as_subclass(Tensor) # fastai's typed tensors cost a Python call per operation
         if not isinstance(inp, Pair): return F.cross_entropy(inp, plain, reduction=self.reduction)
-        if inp.weigh is None: return pair_cross_entropy(inp, plain, self.reduction)
-        return resup_loss(inp, plain, inp.weigh(inp.similarity(targ)), inp.agreement, inp.normalize, self.reduction)
+        kwargs = dict(reduction=self.reduction, label_smoothing=self.label_smoothing, weight=self.weight)
+        if inp.weigh is None: return pair_cross_entropy(inp, plain, **kwargs)
+        return resup_loss(inp, plain, inp.weigh(inp.similarity(targ)), inp.agreement, inp.normalize, **kwargs)
 
     def activation(self,
         x:Tensor, # Logits or log-probabilities, shape (B, K)
