@@ -17,11 +17,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn, Tensor
-from fastcore.basics import noop, patch, store_attr
+from fastcore.basics import noop, patch
 from fastai.callback.core import Callback, GatherPredsCallback, TrainEvalCallback
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import _ConstantFunc
-from fastai.torch_core import find_bs, get_model, no_random, num_distrib, rank_distrib, tensor
+from fastai.torch_core import get_model, no_random, num_distrib, rank_distrib
 from .audit import _item_name
 from .learner import ReSupLearner
 from .losses import Pair
@@ -135,8 +135,8 @@ class DistributedPair(Callback):
         "A part of the validation images, where a fit is under way"
         self.parts = None
         if self.ddp is None or any(isinstance(cb, GatherPredsCallback) for cb in self.learn.cbs): return
-        self.whole,self.parts = self.dl,[]
-        self.n,self.learn.dl = len(self.dl.dataset),self.part(self.dl)
+        self.whole,self.parts,idxs = self.dl,[],self._order(self.dl)
+        self.n,self.learn.dl = len(idxs),_copy(self.dl, eval_part(idxs, dist.get_rank(), dist.get_world_size()))
 
     def after_batch(self):
         "Keep both networks' logits and the targets"
