@@ -11,10 +11,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fastcore.nbio import mk_cell, read_nb, write_nb
-from stage import NBS, ROOT, Links, default_exp, linkify, own_methods, page_cells, page_name, public_names, relink, write_page
+from stage import NBS, ROOT, Links, default_exp, linkify, matrix_page, own_methods, page_cells, page_name, public_names, relink, write_page
 
 BUILD = ROOT/'docs'/'_build'
 PAGES = ROOT/'docs'/'pages'
+MATRIX = ROOT/'tests'/'test_matrix.py'
 NOTE = '<!-- Written by `python docs/build.py --readme` from nbs/index.ipynb: edit that. -->'
 
 def config():
@@ -134,12 +135,12 @@ def stage(
     dest.mkdir(parents=True)
     nbs = {p:read_nb(o) for p,o in executed.items()}
     links,commands = find_links(nbs)
-    texts = sorted(PAGES.glob('*.md'))
+    texts = {PAGES/'matrix.md':matrix_page(MATRIX), **{p:p.read_text(encoding='utf-8') for p in sorted(PAGES.glob('*.md'))}}
     staged = {**{p:f'{page_name(p)}.ipynb' for p in nbs}, **{p:f'{page_name(p)}.md' for p in texts}}
     if len(set(staged.values()))<len(staged): sys.exit(f'two pages have the same name: {sorted(staged.values())}')
     modules = [p for p,nb in nbs.items() if default_exp(nb)]
     cli = [p for p in modules if page_name(p).startswith('cli')]
-    groups = {'Tutorials':[p for p in nbs if p.parent!=NBS], 'Explanations':texts, 'API':[p for p in modules if p not in cli], 'Command line':cli}
+    groups = {'Tutorials':[p for p in nbs if p.parent!=NBS], 'Explanations':list(texts), 'API':[p for p in modules if p not in cli], 'Command line':cli}
     names = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==default_exp(nbs[p])) for p in cli}
     nav = '\n\n'.join(toctree(k, [f'{names[p]} <{page_name(p)}>' if names.get(p) else page_name(p) for p in v]) for k,v in groups.items() if v)
     def target(p): return lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)
@@ -149,8 +150,8 @@ def stage(
             if c.cell_type=='markdown': c.source = relink(c.source, target(p))
         if p.stem=='index': cells.append(mk_cell(nav, 'markdown'))
         write_page(cells, dest/staged[p])
-    for p in texts:
-        text = linkify(p.read_text(encoding='utf-8'), partial(links, modules=True))
+    for p,text in texts.items():
+        text = linkify(text, partial(links, modules=True))
         (dest/staged[p]).write_text(relink(text, target(p)), encoding='utf-8')
     add_mathjax(dest)
     return dest

@@ -249,3 +249,29 @@ def write_page(
     "A notebook that Sphinx reads and doesn't run"
     spec = dict(name='python3', display_name='Python 3', language='python')
     write_nb(dict2nb(dict(cells=cells, metadata=dict(kernelspec=spec, language_info=dict(name='python', pygments_lexer='ipython3')), nbformat=4, nbformat_minor=5)), dest)
+
+# The page of fastai's features
+
+def matrix_rows(
+    tests:Path, # tests/test_matrix.py
+)->list: # (feature, verdict, how, line of the test), in the order of the file; '# ' comments between them give the section
+    "What the markers of the tests say"
+    text = tests.read_text(encoding='utf-8')
+    heads = {i:o[2:] for i,o in enumerate(text.splitlines(), 1) if o.startswith('# ')}
+    rows = []
+    for f in ast.parse(text).body:
+        marks = [d for d in getattr(f, 'decorator_list', []) if getattr(getattr(d, 'func', None), 'id', '')=='feature']
+        if marks: rows.append((*(ast.literal_eval(a) for a in marks[0].args), f.lineno, [h for i,h in heads.items() if i<f.lineno][-1]))
+    return rows
+
+def matrix_page(
+    tests:Path, # tests/test_matrix.py
+)->str: # Markdown
+    "The page of fastai's features: a row per test, so that it can claim nothing that has no test"
+    res,section = ["# fastai's features", '', "> What works with `ReSup`, what works differently, and where each line is tested", '',
+        f'Each row is a test on a real pair of networks with `ReSup` at work, and this page is made from those tests ([{tests.name}](../../tests/{tests.name})). A test fails if the feature silently does nothing.'],None
+    for feature,verdict,how,line,head in matrix_rows(tests):
+        if head!=section: res += ['', f'## {head}', '', '| feature | verdict | how | |', '|---|---|---|---|']
+        section = head
+        res.append(f'| {feature} | {verdict} | {how} | [test](../../tests/{tests.name}#L{line}) |')
+    return '\n'.join(res) + '\n'

@@ -14,3 +14,4 @@ from .votes import *
 from .review import *
 from .deploy import *
 from .peers import *
+from .distributed import *

@@ -33,9 +33,12 @@ def ordered_pass(
     f,     # Function from (`Pair` of logits, given ids (B,)) to a tensor of shape (..., B)
     dl=None, # DataLoader; None: the training images
 )->Tensor: # The results side by side, shape (..., N), on the CPU, in the order of the images
-    "Show both networks every image of `dl` in order, un-augmented, without gradients; changes nothing in `learn`, nor the random numbers to come"
-    was,random_states = get_model(learn.model).training,get_random_states()
+    """Show both networks every image of `dl` in order, un-augmented, without gradients; changes nothing in `learn`, nor the random numbers to come
+
+    Inside `learn.distrib_ctx()` each process looks at its part, and gets the results of all; there all processes have to call it."""
+    was,random_states,group = get_model(learn.model).training,get_random_states(),getattr(learn, 'distributed_pair', None)
     dl = (learn.dls.train if dl is None else dl).new(shuffle=False, drop_last=False)
+    n,dl = len(dl.dataset),group.part(dl) if group else dl
     model,res = get_model(learn.model),[]
     model.eval()
     try:
@@ -46,7 +49,8 @@ def ordered_pass(
     finally:
         model.train(was)
         set_random_states(**random_states)
-    return torch.cat(res, -1).cpu()
+    res = torch.cat(res, -1)
+    return (group.gather(res, n) if group else res).cpu()
 
 # %% ../nbs/06_callbacks.ipynb #00000009
 def keep_order(
@@ -139,8 +143,15 @@ class MixtureRefit(Callback):
         if hasattr(self.learn, 'lr_finder'): return
         n = len(self.dls.train_ds)
         done = self.record and self.record.batches and get_model(self.model).has_mixture
-        self.fit_mixtures(*(self.record.gather(n) if done else self.show_all()))
+        self.fit_mixtures(*(self.recorded(n) if done else self.show_all()))
         self.record = None
+
+    def recorded(self,
+        n:int, # Training images
+    )->tuple: # Similarities (2, N), NaN where an image wasn't seen, and given ids (N,), -1 there
+        "What training showed of each image, in all processes"
+        res,group = self.record.gather(n),getattr(self.learn, 'distributed_pair', None)
+        return group.merge(*res) if group else res
 
     def show_all(self):
         "Similarities (2, N) and given ids (N,), by an ordered pass"
@@ -209,10 +220,13 @@ def check_paired(
     who:str, # Who asks, for the message
 ):
     "Raise a TypeError unless `learn` trains a `PairedModel` by a `ReSupLoss`"
+    if isinstance(getattr(learn.model, '_orig_mod', None), PairedModel):
+        raise TypeError(f'{who} cannot look into the wrapper that `torch.compile(learn.model)` returns: compile in place, by `learn.model.compile()`, and leave `learn.model` as it was.')
     if not isinstance(get_model(learn.model), PairedModel):
         raise TypeError(f'{who} needs two networks: make the learner by `resup_learner(dls, arch)`, or pass a `PairedModel` to `ReSupLearner`.')
     if not isinstance(learn.loss_func, ReSupLoss):
-        raise TypeError(f'{who} needs `ReSupLoss` as loss function, and this learner has {type(learn.loss_func).__name__}.')
+        raise TypeError(f'{who} needs `ReSupLoss` as loss function, and this learner has {type(learn.loss_func).__name__}: leave `loss_func` out, '
+                        'or pass `ReSupLoss(label_smoothing=0.1)` for smoothed labels and `ReSupLoss(weight=…)` for class weights.')
 
 # %% ../nbs/06_callbacks.ipynb #0000001c
 class LossReweight(Callback):

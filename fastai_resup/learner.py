@@ -41,6 +41,14 @@ class ReSupLearner(Learner):
 
     def __getstate__(self): return {**super().__getstate__(), 'recent_similarities':[]}
 
+    def to_detach(self,
+        b, # Tensor, or a list of them
+        cpu:bool=True, # On the CPU?
+        gather:bool=True, # As in fastai; without effect, since `DistributedPair` gathers once per epoch and not in every batch
+    ): # The same, detached
+        "Detach, within this process"
+        return to_detach(b, cpu, gather=False)
+
     @property
     def history(self): # DataFrame with columns epoch, noise_rate, auroc (NaN where no true labels are known) and note
         "A row per refit of the mixture"
@@ -88,18 +96,25 @@ def resup_learner(
 )->ReSupLearner:
     """Two networks with fastai heads, frozen where their bodies are pretrained
 
+    `splitter` is that of the architecture; two architectures with different ones are both split into body and head.
+
     Add `cbs=ReSup()` to a fit to suppress noisy labels; without it the pair trains with plain cross entropy, the fair baseline."""
     n_out = ifnone(n_out, get_c(dls))
     if not n_out: raise ValueError('The number of classes could not be found in `dls`: pass `n_out`.')
     nets = [create_net(a, n_out, pretrained, w, **kwargs) for a,w in zip(_both(arch), _both(weights))]
     if normalize: _add_norm(dls, nets)
-    learn = ReSupLearner(dls, [o.model for o in nets], loss_func, ifnone(splitter, nets[0].splitter), opt_func=opt_func, lr=lr, cbs=cbs, metrics=metrics,
+    learn = ReSupLearner(dls, [o.model for o in nets], loss_func, splitter or _common_splitter(nets), opt_func=opt_func, lr=lr, cbs=cbs, metrics=metrics,
                          path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias, train_bn=train_bn, moms=moms)
     if pretrained or weights is not None: learn.freeze()
     return learn
 
 # %% ../nbs/07_learner.ipynb #0000000a
 def _both(o): return tuple(o) if isinstance(o, (tuple,list)) else (o,o)
+
+def _common_splitter(nets):
+    "The splitter of both networks; body and head where they have different ones"
+    a,b = (o.splitter for o in nets)
+    return a if a is b else default_split
 
 def _add_norm(dls, nets):
     "Normalise inputs as the weights expect, once"

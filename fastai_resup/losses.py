@@ -67,7 +67,7 @@ class Pair(tuple):
     def __init__(self, *logits): self.loss_func,self.weigh,self.agreement,self.normalize = None,None,0.,False
 
     def with_loss(self,
-        loss_func, # Function from (this pair, targets, reduction) to a scalar, or to shape (B,) with reduction 'none'
+        loss_func, # Function from (this pair, targets, reduction) to a scalar, or to shape (B,) with reduction 'none'; given `label_smoothing` and `weight` too where `ReSupLoss` has them
     ):             # The pair itself
         "Ask for this loss, whatever it is"
         self.loss_func = loss_func
@@ -102,9 +102,19 @@ def pair_cross_entropy(
     pair,        # `Pair`, or two tensors of shape (B, K)
     targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
     reduction:str='mean', # 'mean', 'sum', or 'none' for one value per image
+    label_smoothing:float=0., # Share of the target that goes to all classes alike
+    weight:Tensor=None, # Weight of each class, shape (K,); None: 1 each
 )->Tensor:       # A scalar, or shape (B,)
     "Sum of both networks' cross entropies: the warm-up loss, and the fair baseline's"
-    return sum(F.cross_entropy(z.float(), targ, reduction=reduction) for z in pair)
+    return sum(F.cross_entropy(z.float(), targ, weight, reduction=reduction, label_smoothing=label_smoothing) for z in pair)
+
+# %% ../nbs/05_losses.ipynb #00000019
+def _cross_entropies(logp, targ, label_smoothing, weight):
+    "Each network's cross entropy for each image, (2, B), from log-probabilities (2, B, K)"
+    if weight is None and not label_smoothing:
+        return -(logp*targ).sum(-1) if is_soft(targ) else F.nll_loss(logp.flatten(0,1), targ.repeat(2), reduction='none').view(2, -1)
+    both = targ.repeat(2, *[1]*(targ.dim()-1))
+    return F.cross_entropy(logp.flatten(0,1), both, weight, reduction='none', label_smoothing=label_smoothing).view(2, -1)
 
 # %% ../nbs/05_losses.ipynb #00000010
 def resup_loss(
@@ -114,10 +124,13 @@ def resup_loss(
     agreement:float=5., # Factor of the agreement term
     normalize:bool=False, # Divide by the sum of the weights instead of by B?
     reduction:str='mean', # 'mean', 'sum', or 'none' for one value per image
+    label_smoothing:float=0., # Share of the target that goes to all classes alike
+    weight:Tensor=None, # Weight of each class, shape (K,); None: 1 each
 )->Tensor:       # A scalar, or shape (B,)
     "Cross entropies weighted by the *other* network's opinion, plus the networks' disagreement (Zhang et al., arXiv 2305.17895)"
     (logp,p),n = pair.probs(),len(targ)
-    nll = -(logp*targ).sum(-1) if is_soft(targ) else F.nll_loss(logp.flatten(0,1), targ.repeat(2), reduction='none').view_as(w)
+    nll = _cross_entropies(logp, targ, label_smoothing, weight)
+    if weight is not None and reduction=='mean' and not is_soft(targ): nll = nll / weight[targ].mean() # as PyTorch's cross entropy
     w = w.flip(0)
     w = w / (w.sum(1, keepdim=True).clamp(min=1e-4) if normalize else n)
     if reduction=='mean': return (w*nll).sum() + (agreement*F.mse_loss(*p) if agreement else 0)
@@ -125,23 +138,27 @@ def resup_loss(
     return loss if reduction=='none' else loss.sum()
 
 # %% ../nbs/05_losses.ipynb #0d050004
-def _weighted_loss(pair, targ, reduction):
+def _weighted_loss(pair, targ, reduction, **kwargs):
     "What a pair asks for by `weighted`"
-    return resup_loss(pair, targ.as_subclass(Tensor), pair.weigh(pair.similarity(targ)), pair.agreement, pair.normalize, reduction)
+    return resup_loss(pair, targ.as_subclass(Tensor), pair.weigh(pair.similarity(targ)), pair.agreement, pair.normalize, reduction, **kwargs)
 
 # %% ../nbs/05_losses.ipynb #00000014
 class ReSupLoss(nn.Module):
     """Loss function of a `ReSupLearner`: a `Pair` gets the loss that it asks for, a tensor of logits plain cross entropy.
 
     Pairs that ask for nothing (warm-up, or training without `ReSup`) get the sum of both cross entropies. In evaluation the model
-    answers with one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood."""
+    answers with one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood. Raises ValueError for a `label_smoothing` outside [0, 1)."""
     y_int = True # tells fastai's MixUp that targets are class ids
 
     def __init__(self,
         reduction:str='mean', # 'mean' (over the batch), 'sum' or 'none' (shape (B,)); fastai sets it where it needs to
+        label_smoothing:float=0., # Share of the target that goes to all classes alike, in training
+        weight=None, # Weight of each class, shape (K,), in training; None: 1 each
     ):
         super().__init__()
-        self.reduction = reduction
+        if not 0<=label_smoothing<1: raise ValueError(f'label_smoothing is a share in [0, 1), not {label_smoothing}')
+        self.reduction,self.label_smoothing = reduction,label_smoothing
+        self.register_buffer('weight', None if weight is None else torch.as_tensor(weight, dtype=torch.float32))
 
     def forward(self,
         inp,         # `Pair`, or logits of shape (B, K)
@@ -150,7 +167,9 @@ class ReSupLoss(nn.Module):
         "The loss of one batch"
         plain = targ.as_subclass(Tensor) # fastai's typed tensors cost a Python call per operation
         if not isinstance(inp, Pair): return F.cross_entropy(inp, plain, reduction=self.reduction)
-        return pair_cross_entropy(inp, plain, self.reduction) if inp.loss_func is None else inp.loss_func(inp, targ, self.reduction)
+        kwargs = {**(dict(label_smoothing=self.label_smoothing) if self.label_smoothing else {}), **({} if self.weight is None else dict(weight=self.weight))}
+        if inp.loss_func is None: return pair_cross_entropy(inp, plain, self.reduction, **kwargs)
+        return inp.loss_func(inp, targ, self.reduction, **kwargs)
 
     def activation(self,
         x:Tensor, # Logits or log-probabilities, shape (B, K)
