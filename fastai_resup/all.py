@@ -10,3 +10,5 @@ from .callbacks import *
 from .learner import *
 from .audit import *
 from .votes import *
+from .deploy import *
+from .checkpoint import *
