@@ -267,7 +267,7 @@ class Checkpoint(Callback):
     """Write everything a run needs to go on to `folder` after each epoch, and go on from there with `resume=True`.
 
     The newest `keep` files stay, each with a checksum. Raises FileExistsError where `folder` has checkpoints and `resume` is off, OSError where it can't be written to, ValueError where the checkpoints are damaged or the
-    run isn't the same. One folder serves one run. `validate`, `get_preds` and `lr_find` write nothing."""
+    run isn't the same, RuntimeError in distributed training. One folder serves one run. `validate`, `get_preds` and `lr_find` write nothing."""
     order = SkipToEpoch.order+30 # the epoch's row, trackers and graphs are done, and other callbacks have begun their fit
 
     def __init__(self,
@@ -304,6 +304,7 @@ class Checkpoint(Callback):
 
     def _open(self):
         "Look at the folder before anything is trained"
+        if num_distrib()>1: raise RuntimeError('Checkpoint serves one process: with several, each has random states of its own. Use SaveModelCallback(every_epoch=True, with_opt=True) there')
         folder = self.path/self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -322,6 +323,7 @@ class Checkpoint(Callback):
         self._compare(f, state)
         try: restore_learner(self.learn, state['learner'])
         except (RuntimeError, ValueError, KeyError) as e: raise ValueError(f'{f} belongs to another run: {" ".join(str(e).split())}') from e
+        if getattr(getattr(self.learn, 'progress', None), 'mbar', None): self.learn.progress.mbar.update(0) # a bar begins at 0
         for epoch in range(state['epoch']+1, self.n_epoch):
             self.learn.epoch = epoch
             self.learn._with_events(self.learn._do_epoch, 'epoch', CancelEpochException)

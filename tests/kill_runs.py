@@ -17,6 +17,7 @@ from fastai_resup.checkpoint import Checkpoint, plain
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 
+WRITING = ('flush','fsync','replace','unlink') # what a checkpoint's file goes through, and the removal of an older one
 PHASES = ('batch','refit','validation','checkpoint')
 CONFIGS = [(how,refit) for how in ('fit_one_cycle','fine_tune') for refit in ('record','pass')]
 
@@ -24,21 +25,21 @@ def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.B
 def halves(m): return L(m[0], m[1]).map(lambda o: list(o.parameters()))
 
 class Watch:
-    "Counts the calls in each phase, and dies at the n-th call of one"
-    def __init__(self, phase=None, at=0): self.at,self.only,self.now,self.counts,self.ends = at,phase,None,dict.fromkeys(PHASES, 0),dict.fromkeys(PHASES, ())
+    "Counts the calls in each phase, and dies at the n-th call of one, or when the function `name` is called for the n-th time"
+    def __init__(self, phase=None, at=0, name=None): self.at,self.only,self.name,self.now,self.counts = at,phase,name,None,dict.fromkeys((*PHASES, *WRITING), 0)
 
-    def hook(self, *_):
-        self.counts[self.now] += 1
-        if self.counts[self.now]==self.at: os.kill(os.getpid(), signal.SIGKILL)
+    def hook(self, frame, event, arg):
+        key = self.now
+        self.counts[key] += 1
+        if event=='c_call' and arg.__name__ in WRITING: self.counts[arg.__name__] += 1
+        if self.at and self.counts[self.name or key]==self.at: os.kill(os.getpid(), signal.SIGKILL)
 
     def begin(self, phase):
         if self.only not in (None, phase): return
         self.now = phase
         sys.setprofile(self.hook)
 
-    def end(self, phase):
-        sys.setprofile(None)
-        self.ends[phase] += (self.counts[phase],)
+    def end(self, phase): sys.setprofile(None)
 
     def callbacks(self):
         def cb(order, training=None, **events):
@@ -94,25 +95,25 @@ def main(faces, root, per_phase, outside, seed):
     rng,n = random.Random(seed),0
     for how,refit in CONFIGS:
         def alone(watch=None, folder=root/f'{how}-{refit}-alone{n}', resume=False): return train(faces, folder, how, refit, resume, watch)
-        def counted(w=Watch(), folder=root/f'{how}-{refit}-counted'): return train(faces, folder, how, refit, False, w),w.counts,w.ends
+        def counted(w=Watch(), folder=root/f'{how}-{refit}-counted'): return train(faces, folder, how, refit, False, w),w.counts
         start = time.time()
         want = fork(alone)[1]()[1]
         seconds = time.time()-start
-        again,counts,ends = fork(counted)[1]()[1]
+        again,counts = fork(counted)[1]()[1]
         assert again==want and len(want)==64, (want, again)
         for phase in [p for p in PHASES for _ in range(per_phase)] + ['outside']*outside:
             n += 1
             folder,at = root/str(n),0
-            if phase!='outside': at = rng.randint(1, counts[phase])
-            if phase=='checkpoint' and n%2: at = rng.choice(ends[phase])-rng.randrange(40)          # the write itself
-            pid,answer = fork(lambda: train(faces, folder, how, refit, False, Watch(phase, at) if at else None))
+            name = WRITING[CONFIGS.index((how,refit))] if phase=='checkpoint' and n%2 else None        # every other one falls on the write itself
+            if phase!='outside': at = rng.randint(1, counts[name or phase])
+            pid,answer = fork(lambda: train(faces, folder, how, refit, False, Watch(phase, at, name) if at else None))
             if phase=='outside':
                 time.sleep(rng.uniform(0, .7*seconds))
                 os.kill(pid, signal.SIGKILL)
             killed,_ = answer()
             left = sorted(o.name for o in folder.iterdir()) if folder.exists() else []
             got = fork(lambda: train(faces, folder, how, refit, True, None))[1]()[1]
-            print(json.dumps(dict(how=how, refit=refit, phase=phase, at=at, of=counts.get(phase), killed=killed, left=left, same=got==want, got='' if got==want else got,
+            print(json.dumps(dict(how=how, refit=refit, phase=phase, name=name, at=at, of=counts.get(name or phase), killed=killed, left=left, same=got==want, got='' if got==want else got,
                                   after=sorted(o.name for o in folder.iterdir()))), flush=True)
 
 if __name__=='__main__': main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]))

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import fine_tune, fit_flat_cos, fit_one_cycle, lr_find
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.callback.training import GradientAccumulation
@@ -158,6 +159,14 @@ def test_no_event_for_an_epoch_that_is_not_trained(make):
     learn.fine_tune(3, 1e-2, cbs=[ReSup(), Checkpoint('a', resume=True)])
     assert [r[0] for r in rows]==[1,2] and len(learn.recorder.values)==3
 
+def test_the_progress_bar_shows_what_is_trained(make, capsys):
+    with pytest.raises(KeyboardInterrupt): make().fit(4, 1e-2, cbs=[ReSup(), Checkpoint('a'), Die(8)])
+    learn = make()
+    learn.logger = print
+    learn.fit(4, 1e-2, cbs=[ReSup(), Checkpoint('a', resume=True), ProgressCallback()])
+    first = [o.split()[0] for o in capsys.readouterr().out.replace('\r', '\n').splitlines() if o.split()]
+    assert [o for o in first if o in '0123']==['2','3']
+
 # what isn't training writes nothing --------------------------------------------
 
 def test_only_training_writes(make, tmp_path):
@@ -275,3 +284,7 @@ def test_other_threads_are_only_a_warning(make, tmp_path):
     saved['made_by']['threads'] = 99
     write_checkpoint(f, saved)
     with pytest.warns(UserWarning, match='threads was 99'): make().fit(1, cbs=Checkpoint('a', resume=True))
+
+def test_several_processes_are_refused(make, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(RuntimeError, match='one process'): make().fit(1, cbs=Checkpoint('a'))

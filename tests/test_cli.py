@@ -62,7 +62,7 @@ def test_train_writes_everything(trained, faces):
     assert metrics.pair.tolist()==['plain','ReSup'] and history.pair.tolist()==['plain','ReSup']
     assert metrics.auroc_of.tolist()==['similarity','p_clean']
     assert metrics[['accuracy','accuracy_0','accuracy_1','memorised','auroc']].stack().between(0, 1).all()
-    assert len(p)==70 and p.p_clean.is_monotonic_increasing and (p.label!=p.true).sum()==21
+    assert len(p)==70 and p.affinity.is_monotonic_increasing and (p.label!=p.true).sum()==21
     assert all(Path(f).is_file() for f in p.file)
     settings = json.loads((out/'settings.json').read_text())
     assert settings['noise']==.3 and settings['versions']['fastai'] and len(settings['vocab'])==7

@@ -130,7 +130,7 @@ def lose_a_worker(path):
     "Run in a process of its own, as PyTorch raises from a signal handler: prints what a user sees, and how the next fit ends"
     learn = make(path, [i%4 for i in range(64)], bs=4, num_workers=2)
     try: learn.fit(1, 1e-2, cbs=[ReSup(), KillWorker(), Checkpoint('a')])
-    except RuntimeError as e: print(e)
+    except Exception as e: print(type(e).__name__, e, flush=True)     # which of the two comes first is PyTorch's affair
     gc.collect()
     learn.fit(1, 1e-2, cbs=[ReSup(), Checkpoint('a')])     # the folder has no checkpoint yet
     print('then', healthy(learn), len(learn.refits))
@@ -138,8 +138,9 @@ def lose_a_worker(path):
 def test_a_killed_worker_ends_the_fit_with_an_error(tmp_path):
     p = subprocess.run([sys.executable, '-W', 'ignore', '-c', f'import test_faults, pathlib; test_faults.lose_a_worker(pathlib.Path({str(tmp_path)!r}))'], cwd=Path(__file__).parent,
                        capture_output=True, text=True, timeout=300)
-    assert 'DataLoader worker' in p.stdout and ('killed' in p.stdout or 'exited unexpectedly' in p.stdout), p.stderr
-    assert p.stdout.splitlines()[-1]=='then True 1', p.stderr
+    first,*_,last = p.stdout.splitlines() or ['','']
+    assert first.startswith('RuntimeError') and 'DataLoader worker' in first or 'Connection reset' in first or first.startswith('EOFError'), p.stderr
+    assert last=='then True 1', p.stderr
 
 def test_an_interrupt_then_a_checkpointed_run_in_the_same_notebook(tmp_path):
     class Stop(Callback):
@@ -155,7 +156,7 @@ def test_an_interrupt_then_a_checkpointed_run_in_the_same_notebook(tmp_path):
 @pytest.mark.parametrize('noise', [0., .9])
 def test_no_noise_and_very_much(tmp_path, noise):
     learn = make(tmp_path, [i%4 for i in range(64)], bs=16, noise=noise)
-    assert (learn.dls.train_targs!=learn.dls.true_targs).float().mean().item()==pytest.approx(noise, abs=.01)
+    assert learn.dls.true_targs is None if noise==0 else (learn.dls.train_targs!=learn.dls.true_targs).float().mean().item()==pytest.approx(noise, abs=.01)
     learn.fit(5, 1e-2, cbs=ReSup())
     assert healthy(learn) and 0<=learn.refits[-1]['noise_rate']<=1
     if noise==0: assert np.isnan(learn.refits[-1]['auroc'])           # nothing to tell apart, and no number made up
