@@ -8,7 +8,7 @@ Docs: https://owner.github.io/fastai_resup/checkpoint.html.md"""
 __all__ = ['plain', 'write_checkpoint', 'read_checkpoint', 'last_checkpoint', 'random_states', 'restore_random_states',
            'learner_state', 'restore_learner', 'run_facts', 'Checkpoint']
 
-# %% ../nbs/15_checkpoint.ipynb #00000003
+# %% ../nbs/15_checkpoint.ipynb #0000002d
 import hashlib, inspect, io, os, random, re, tempfile, warnings
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from sklearn.base import clone
 from .callbacks import LossReweight, MixtureRefit
 from .mixture import BetaMixture
 
-# %% ../nbs/15_checkpoint.ipynb #00000006
+# %% ../nbs/15_checkpoint.ipynb #00000030
 def plain(
     o, # Tensors, arrays, numbers, strings and None, in lists, tuples and dicts
     name:str='the state', # What it is, for the error message
@@ -43,7 +43,7 @@ def plain(
     if isinstance(o, (list, L)): return [plain(v, f'{name}[{i}]') for i,v in enumerate(o)]
     raise TypeError(f'a checkpoint holds tensors, numbers and strings, and {name} is a {type(o).__name__}')
 
-# %% ../nbs/15_checkpoint.ipynb #00000009
+# %% ../nbs/15_checkpoint.ipynb #00000033
 _magic = b'fastai_resup checkpoint 1 '
 
 def _sync_folder(d):
@@ -53,13 +53,13 @@ def _sync_folder(d):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../nbs/15_checkpoint.ipynb #0000000a
+# %% ../nbs/15_checkpoint.ipynb #00000034
 def _unlink(f):
     "Remove a file, if it is there and can be removed"
     try: f.unlink(missing_ok=True)
     except OSError: pass
 
-# %% ../nbs/15_checkpoint.ipynb #0000000b
+# %% ../nbs/15_checkpoint.ipynb #00000035
 def write_checkpoint(
     f, # File to write
     state:dict, # What `plain` takes
@@ -76,15 +76,16 @@ def write_checkpoint(
         os.replace(tmp, f)
         _sync_folder(f.parent)
     except OSError as e:
-        raise OSError(e.errno, f'the checkpoint {f} could not be written ({e.strerror}); those before it are intact. Make room or choose another folder, and go on with resume=True') from e
+        raise OSError(e.errno, f'the checkpoint {f} could not be written ({e.strerror}); those before it are intact. '
+                      'Make room or choose another folder, and go on with resume=True') from e
     finally: _unlink(tmp)
     return f
 
-# %% ../nbs/15_checkpoint.ipynb #0000000c
+# %% ../nbs/15_checkpoint.ipynb #00000036
 def read_checkpoint(
     f, # File that `write_checkpoint` wrote
 )->dict: # The state
-    "Read a checkpoint on the CPU, without running code from it; raises ValueError that names a file which is damaged or something else, OSError where it can't be read"
+    "Read a checkpoint on the CPU, without running code from it; raises ValueError naming a file that is damaged or no checkpoint, and OSError"
     data = Path(f).read_bytes()
     head,_,data = data.partition(b'\n')
     if not head.startswith(_magic): raise ValueError(f'{f} is no checkpoint of this version of fastai_resup')
@@ -92,14 +93,15 @@ def read_checkpoint(
     try: return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
     except Exception as e: raise ValueError(f'{f} is no checkpoint that can be read safely: {e}') from e
 
-# %% ../nbs/15_checkpoint.ipynb #0000000f
+# %% ../nbs/15_checkpoint.ipynb #00000039
 _name = re.compile(r'fit(\d+)-epoch(\d+)\.pt')
 
 def _found(folder):
     "Checkpoints in a folder, the newest first"
-    return sorted((o for o in Path(folder).iterdir() if _name.fullmatch(o.name)), key=lambda o: [int(i) for i in _name.fullmatch(o.name).groups()], reverse=True)
+    names = {o:m for o in Path(folder).iterdir() if (m:=_name.fullmatch(o.name))}
+    return sorted(names, key=lambda o: [int(i) for i in names[o].groups()], reverse=True)
 
-# %% ../nbs/15_checkpoint.ipynb #00000010
+# %% ../nbs/15_checkpoint.ipynb #0000003a
 def last_checkpoint(
     folder, # Folder that `Checkpoint` writes to
 )->tuple: # The file and its state; (None, None) where there is none
@@ -113,21 +115,21 @@ def last_checkpoint(
     if bad: raise ValueError(f'no checkpoint in {folder} can be read: {"; ".join(bad)}. Remove them to start at the beginning')
     return None,None
 
-# %% ../nbs/15_checkpoint.ipynb #00000013
+# %% ../nbs/15_checkpoint.ipynb #0000003d
 def _draw_first_item(dls):
     "fastai's DataLoader draws an item at first use to learn the types in it: let that be over, without a trace in the random numbers"
     with no_random():
         for dl in dls.loaders:
             if hasattr(dl, '_retain_dl') and not getattr(dl, '_types', None) and len(dl.dataset): dl.new()
 
-# %% ../nbs/15_checkpoint.ipynb #00000014
+# %% ../nbs/15_checkpoint.ipynb #0000003e
 def random_states(
     dls, # `DataLoaders`
 )->dict: # State of Python's, NumPy's and PyTorch's generators and those of the DataLoaders
     "Everything that the next random number depends on"
     return dict(main=get_random_states(), loaders=[dl.rng.getstate() if hasattr(dl, 'rng') else None for dl in dls.loaders])
 
-# %% ../nbs/15_checkpoint.ipynb #00000015
+# %% ../nbs/15_checkpoint.ipynb #0000003f
 def restore_random_states(
     dls, # `DataLoaders`
     state:dict, # What `random_states` returned, as `read_checkpoint` gives it back
@@ -139,7 +141,7 @@ def restore_random_states(
     for dl,o in zip(dls.loaders, state['loaders']):
         if o is not None: dl.rng = random.Random(); dl.rng.setstate(o)
 
-# %% ../nbs/15_checkpoint.ipynb #00000017
+# %% ../nbs/15_checkpoint.ipynb #00000041
 def _grad(p): return None if p.grad is None else plain(p.grad) if p.grad.any() else 0
 
 def _set_grad(p, g): p.grad = None if g is None else torch.zeros_like(p) if isinstance(g, int) else g.to(p.device)
@@ -150,7 +152,7 @@ def _load_opt(opt, state, device):
     if 'hypers' in state: state['hypers'] = L(state['hypers'])
     opt.load_state_dict(state)
 
-# %% ../nbs/15_checkpoint.ipynb #00000018
+# %% ../nbs/15_checkpoint.ipynb #00000042
 _kept = {GradientAccumulation:('count',), TrackerCallback:('best','new_best','wait'), ParamScheduler:('hps',), ShowGraphCallback:('nb_batches',)}
 
 def _callback_states(learn):
@@ -172,7 +174,7 @@ def _restore_callbacks(learn, states):
         if 'state_dict' in state: cb.load_state_dict(state.pop('state_dict'))
         vars(cb).update(state)
 
-# %% ../nbs/15_checkpoint.ipynb #00000019
+# %% ../nbs/15_checkpoint.ipynb #00000043
 def _recorder_state(r): 
     "The progress table and the losses so far"
     losses = torch.stack([plain(o) for o in r.losses]) if r.losses else None
@@ -186,7 +188,7 @@ def _restore_recorder(r, state):
     if r.losses: r.learn.smooth_loss = r.losses[-1]
     if r.values: r.learn.final_record = r.values[-1]
 
-# %% ../nbs/15_checkpoint.ipynb #0000001b
+# %% ../nbs/15_checkpoint.ipynb #00000045
 def _estimator_state(est):
     "Class and fitted attributes of a scikit-learn estimator"
     return None if est is None else dict(kind=type(est).__name__, fitted={k:v for k,v in vars(est).items() if k.endswith('_') and not k.startswith('_')})
@@ -199,11 +201,12 @@ def _estimator(state, new):
     vars(new).update({k:v.numpy() if isinstance(v, Tensor) else v for k,v in state['fitted'].items()})
     return new
 
-# %% ../nbs/15_checkpoint.ipynb #0000001c
+# %% ../nbs/15_checkpoint.ipynb #00000046
 def _record_state(learn):
     "What ReSup has found out so far"
     if not hasattr(learn, 'refits'): return None
-    return dict(mixtures=[_estimator_state(o) for o in learn.mixtures], similarities=learn.similarities, refits=learn.refits, p_clean=getattr(learn, 'p_clean_history', None))
+    return dict(mixtures=[_estimator_state(o) for o in learn.mixtures], similarities=learn.similarities, refits=learn.refits,
+                p_clean=getattr(learn, 'p_clean_history', None))
 
 def _restore_record(learn, state):
     "Undo `_record_state`"
@@ -213,17 +216,17 @@ def _restore_record(learn, state):
     learn.similarities,learn.refits = state['similarities'],state['refits']
     if state['p_clean'] is not None: learn.p_clean_history = [o.numpy() for o in state['p_clean']]
 
-# %% ../nbs/15_checkpoint.ipynb #0000001d
+# %% ../nbs/15_checkpoint.ipynb #00000047
 def learner_state(
     learn, # A learner in a fit, between two epochs
 )->dict: # Plain values, see `plain`
     "Everything that the rest of the fit depends on, apart from the call itself"
-    scaler = getattr(learn, 'scaler', None)
+    scaler = vars(learn).get('scaler')
     return plain(dict(model=get_model(learn.model).state_dict(), opt=learn.opt.state_dict(), grads=[_grad(p) for p in learn.model.parameters()],
                       scaler=None if scaler is None else scaler.state_dict(), recorder=_recorder_state(learn.recorder), record=_record_state(learn),
                       callbacks=_callback_states(learn), train_iter=learn.train_iter, random=random_states(learn.dls)))
 
-# %% ../nbs/15_checkpoint.ipynb #0000001e
+# %% ../nbs/15_checkpoint.ipynb #00000048
 def restore_learner(
     learn, # A learner at the beginning of the same fit
     state:dict, # What `learner_state` returned
@@ -239,7 +242,7 @@ def restore_learner(
     learn.train_iter = state['train_iter']
     restore_random_states(learn.dls, state['random'])
 
-# %% ../nbs/15_checkpoint.ipynb #00000020
+# %% ../nbs/15_checkpoint.ipynb #0000004a
 def run_facts(
     learn, # A learner at the beginning of a fit
     about:dict=None, # More that must be the same
@@ -248,11 +251,14 @@ def run_facts(
     dls,sched = learn.dls,[cb for cb in learn.cbs if isinstance(cb, ParamScheduler)]
     at = lambda f: np.ravel([f(.2), f(.7)]).tolist()
     labels = getattr(dls, 'train_targs', None)
-    return plain(dict(n_epoch=learn.n_epoch, n_train=len(dls.train_ds), n_batches=len(dls.train), batch_size=dls.train.bs, vocab=[str(o) for o in L(getattr(dls, 'vocab', None))],
-        labels=None if labels is None else hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16], schedule={k:at(f) for cb in sched for k,f in cb.scheds.items()},
+    return plain(dict(
+        n_epoch=learn.n_epoch, n_train=len(dls.train_ds), n_batches=len(dls.train), batch_size=dls.train.bs,
+        vocab=[str(o) for o in L(getattr(dls, 'vocab', None))],
+        labels=None if labels is None else hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16],
+        schedule={k:at(f) for cb in sched for k,f in cb.scheds.items()},
         resup={type(cb).__name__:_arguments(cb) for cb in learn.cbs if isinstance(cb, (MixtureRefit, LossReweight))}, **(about or {})))
 
-# %% ../nbs/15_checkpoint.ipynb #00000021
+# %% ../nbs/15_checkpoint.ipynb #0000004b
 def _arguments(cb):
     "Arguments of `MixtureRefit` and `LossReweight`, in words"
     names = [k for t in (MixtureRefit, LossReweight) if isinstance(cb, t) for k in list(inspect.signature(t).parameters)]
@@ -260,14 +266,23 @@ def _arguments(cb):
 
 def _made_by(): return dict(threads=torch.get_num_threads(), torch=str(torch.__version__), numpy=np.__version__)
 
+def _check_setting(dls):
+    "Refuse what can't be resumed, warn about what can't be resumed exactly"
+    if num_distrib()>1:
+        raise RuntimeError('Checkpoint serves one process, as each of several has random states of its own: use SaveModelCallback(every_epoch=True, with_opt=True) there')
+    if any(dl.fake_l.persistent_workers for dl in dls.loaders if hasattr(dl, 'fake_l')):
+        warnings.warn('persistent_workers keep random states that no checkpoint can hold: a resumed run will differ a little')
+
 def _differences(old, new): return '; '.join(f'{k} was {old.get(k)} and is {new.get(k)}' for k in {**old, **new} if old.get(k)!=new.get(k))
 
-# %% ../nbs/15_checkpoint.ipynb #00000023
+# %% ../nbs/15_checkpoint.ipynb #0000004d
 class Checkpoint(Callback):
     """Write everything a run needs to go on to `folder` after each epoch, and go on from there with `resume=True`.
 
-    The newest `keep` files stay, each with a checksum. Raises FileExistsError where `folder` has checkpoints and `resume` is off, OSError where it can't be written to, ValueError where the checkpoints are damaged or the
-    run isn't the same, RuntimeError in distributed training. One folder serves one run. `validate`, `get_preds` and `lr_find` write nothing."""
+    The newest `keep` files stay, each with a checksum. One folder serves one run. `validate`, `get_preds` and `lr_find` write nothing.
+
+    Raises FileExistsError where `folder` has checkpoints and `resume` is off, OSError where it can't be written to, ValueError where the checkpoints are
+    damaged or the run isn't the same, RuntimeError in distributed training."""
     order = SkipToEpoch.order+30 # the epoch's row, trackers and graphs are done, and other callbacks have begun their fit
 
     def __init__(self,
@@ -304,18 +319,18 @@ class Checkpoint(Callback):
 
     def _open(self):
         "Look at the folder before anything is trained"
-        if num_distrib()>1: raise RuntimeError('Checkpoint serves one process: with several, each has random states of its own. Use SaveModelCallback(every_epoch=True, with_opt=True) there')
+        _check_setting(self.dls)
         folder = self.path/self.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as e: raise OSError(e.errno, f'checkpoints can not be written to {folder} ({e.strerror}): choose another folder') from e
-        if not self.resume and (old:=_found(folder)): raise FileExistsError(f'{folder} has the checkpoint {old[0].name} of an earlier run: go on with resume=True, or choose another folder')
+        if not self.resume and (old:=_found(folder)):
+            raise FileExistsError(f'{folder} has the checkpoint {old[0].name} of an earlier run: go on with resume=True, or choose another folder')
         for o in folder.glob('.fit*.tmp'): _unlink(o) # of a run that was killed while it wrote
         f,state = last_checkpoint(folder)
         if f: self.found = f,state
         elif self.resume: warnings.warn(f'there is no checkpoint in {folder} yet, so training starts at the beginning')
-        if any(dl.fake_l.persistent_workers for dl in self.dls.loaders if hasattr(dl, 'fake_l')): warnings.warn('persistent_workers keep random states that no checkpoint can hold: a resumed run will be a little different')
 
     def _finish(self, f, state):
         "Train the epochs that a fit lacks"
@@ -330,5 +345,6 @@ class Checkpoint(Callback):
 
     def _compare(self, f, state):
         "Is it the same run?"
-        if (diff:=_differences(state['facts'], self.facts)): raise ValueError(f'{f} belongs to another run: {diff}. Resume with the same data and arguments, or choose another folder')
-        if (diff:=_differences(state['made_by'], _made_by())): warnings.warn(f'{f} was written under other conditions, so the last bits of the weights may differ: {diff}')
+        facts,made_by = _differences(state['facts'], self.facts),_differences(state['made_by'], _made_by())
+        if facts: raise ValueError(f'{f} belongs to another run: {facts}. Resume with the same data and arguments, or choose another folder')
+        if made_by: warnings.warn(f'{f} was written under other conditions, so the last bits of the weights may differ: {made_by}')

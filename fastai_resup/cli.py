@@ -422,14 +422,15 @@ def _start(arch, weights):
     return dict(arch=arch, weights=weights)
 
 def _checkpoints(folder, resume, settings, out, path):
-    "A function from the name of a pair to its list of callbacks, which holds a `Checkpoint` where there is a `folder`; wrong arguments are found before any training"
+    "A function from the name of a pair to its callbacks: a `Checkpoint` where there is a `folder`. Wrong arguments are found before any training"
     if folder is None:
         if resume: raise UsageError('--resume goes on from checkpoints: name their folder by --checkpoint')
         return lambda name: []
     folder = Path(folder).resolve()
     for o,what in ((out,'--out'), (path.resolve(),'the folder of images')):
         if folder==o or o in folder.parents: raise UsageError(f'--checkpoint {folder} lies in {what}: choose a folder outside')
-    if not resume and any(folder.glob('*/fit*.pt')): raise FileExistsError(f'{folder} has checkpoints of an earlier run: go on with --resume, or choose another --checkpoint')
+    if not resume and any(folder.glob('*/fit*.pt')):
+        raise FileExistsError(f'{folder} has checkpoints of an earlier run: go on with --resume, or choose another --checkpoint')
     about = {k:v for k,v in settings.items() if k not in ('path','out','compare','overwrite','checkpoint','resume')}
     return lambda name: [Checkpoint(folder/name, resume=resume, about=about)]
 
