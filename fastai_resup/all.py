@@ -13,3 +13,4 @@ from .audit import *
 from .votes import *
 from .review import *
 from .deploy import *
+from .checkpoint import *

@@ -98,6 +98,14 @@ def component_densities(
     parts = np.exp(estimator.score_samples(x))[:,None]*estimator.predict_proba(x)
     return parts[:,np.argsort(np.ravel(estimator.means_))].T
 
+# %% ../nbs/06_callbacks.ipynb #0000002b
+def _finite(s):
+    "The finite similarities among `s` (n,); raises DegenerateMixtureError where more than 1 % are not, as after a divergence"
+    ok = s.isfinite()
+    if (~ok).sum()>.01*len(s): raise DegenerateMixtureError(f'{int((~ok).sum())} of {len(s)} predictions are not finite, so training has diverged: go back to saved weights, '
+        'and lower the learning rate or add GradientClip(). TerminateOnNaNCallback() stops a fit where this begins')
+    return s[ok]
+
 # %% ../nbs/06_callbacks.ipynb #00000011
 class MixtureRefit(Callback):
     """Fit the clean/noisy mixture of each network at the end of every training epoch (Zhang et al., arXiv 2305.17895).
@@ -152,7 +160,8 @@ class MixtureRefit(Callback):
         given:Tensor, # Given ids, shape (N,); -1 for images not seen
     ):
         "Fit each network's mixture to its similarities, and keep the record"
-        fits,notes = zip(*[self._fit(i, s[s.isfinite()]) for i,s in enumerate(sims)])
+        fits,notes = zip(*[self._fit(i, s[given>=0]) for i,s in enumerate(sims)])
+        given = given.where(sims.isfinite().all(0), -1)
         learn,model = self.learn,get_model(self.model)
         learn.mixtures,learn.similarities = fits,sims
         learn.recent_similarities = [*learn.recent_similarities, (sims,given)][-3:]
@@ -174,6 +183,7 @@ class MixtureRefit(Callback):
         "The fitted estimator of network `i` (the previous one where that fails), and what went wrong"
         model = get_model(self.model)
         try: 
+            s = _finite(s)
             est = clone(self.estimator).fit(s.numpy()[:,None])
             lookup,density = self.lookup(est),component_densities(est)
             if not np.isfinite(density).all(): raise DegenerateMixtureError('the fitted density is not finite')
