@@ -6,7 +6,7 @@ Docs: https://owner.github.io/fastai_resup/callbacks.html.md"""
 
 # %% auto #0
 __all__ = ['presets', 'ordered_pass', 'keep_order', 'weigher', 'component_densities', 'MixtureRefit', 'auroc', 'check_paired',
-           'LossReweight', 'ReSup', 'PairMetrics']
+           'LossReweight', 'ReSup', 'check_batches', 'PairMetrics']
 
 # %% ../nbs/06_callbacks.ipynb #00000002
 import warnings
@@ -283,6 +283,17 @@ class ReSup(MixtureRefit, LossReweight):
         MixtureRefit.before_train(self)
         LossReweight.before_train(self)
 
+# %% ../nbs/06_callbacks.ipynb #0000002d
+def check_batches(
+    learn, # A learner
+):
+    "Raise ValueError where an epoch would meet a batch of one image, on which `BatchNorm1d`, as in fastai's heads, can't train"
+    dl = learn.dls.train
+    n,bs = (getattr(dl, o, None) for o in ('n','bs'))
+    if not n or not bs or not (bs==1 or n%bs==1 and not dl.drop_last): return
+    if not any(isinstance(m, nn.BatchNorm1d) and m.training for m in learn.model.modules()): return
+    raise ValueError(f'{n} training images in batches of {bs} make a batch of one image, on which BatchNorm1d can not train: choose another batch size, or drop_last=True')
+
 # %% ../nbs/06_callbacks.ipynb #00000024
 class PairMetrics(Callback):
     """Count the epochs that a pair has trained, and add each network's metrics and the state of the mixture to the progress table.
@@ -301,6 +312,8 @@ class PairMetrics(Callback):
         cols = self.learn.recorder.metric_names
         at = len(cols) - int(self.learn.recorder.add_time)
         self.learn.recorder.metric_names = cols[:at] + L(names) + cols[at:]
+
+    def before_train(self): check_batches(self.learn)
 
     def after_train(self):
         "Count the epoch"
