@@ -103,7 +103,8 @@ def _em(
     lx, l1x = np.log(x), np.log1p(-x)
     for i in range(max_iter):
         r = _responsibilities(lx, l1x, a, b, w)
-        if 0 < i == max_iter-1 and _explained(r, mass) < .01: # in the first round the components are still the start's
+        if i==0: start = _explained(r, mass)
+        if i==max_iter-1 and _explained(r, mass) < start/10:
             raise DegenerateMixtureError(f'the mixture collapsed into one component (means {a/(a+b)}): p(clean) would be about {w[np.argmax(a/(a+b))]:.2f} for all; keep an earlier mixture, '
                                          f'weight every sample by 1, or stop earlier than after {max_iter} iterations, as BetaMixture(max_iter=10) does')
         r *= mass

@@ -257,6 +257,12 @@ def test_p_clean_of_what_is_refused_is_constant():
 @pytest.mark.parametrize('name', DISTRIBUTIONS)
 def test_healthy_fits_are_let_pass(name, max_iter): BetaMixture(max_iter=max_iter).fit(DISTRIBUTIONS[name]())
 
+def test_the_narrow_heap_of_an_untrained_network_is_let_pass():
+    "All similarities within .05 or so of each other: p(clean) differs little, and so did it at the start"
+    for seed in range(3):
+        x = np.random.default_rng(seed).beta(300, 500, 84)
+        for n in (10, 100): assert .02 < np.ptp(BetaMixture(max_iter=n).fit(x).predict_proba(x)[:,1])
+
 @pytest.mark.parametrize('max_iter', [10, 100])
 @pytest.mark.parametrize('ab', [(2,2), (5,2), (20,30), (1,3), (8,1), (2,20), (.5,.5)])
 def test_one_heap_is_let_pass(ab, max_iter):
