@@ -13,5 +13,6 @@ from .audit import *
 from .votes import *
 from .review import *
 from .deploy import *
+from .checkpoint import *
 from .peers import *
 from .distributed import *

@@ -6,7 +6,7 @@ Docs: https://owner.github.io/fastai_resup/callbacks.html.md"""
 
 # %% auto #0
 __all__ = ['presets', 'ordered_pass', 'keep_order', 'weigher', 'component_densities', 'MixtureRefit', 'auroc', 'check_paired',
-           'LossReweight', 'ReSup', 'PairMetrics']
+           'LossReweight', 'ReSup', 'check_batches', 'PairMetrics']
 
 # %% ../nbs/06_callbacks.ipynb #00000002
 import warnings
@@ -102,6 +102,14 @@ def component_densities(
     parts = np.exp(estimator.score_samples(x))[:,None]*estimator.predict_proba(x)
     return parts[:,np.argsort(np.ravel(estimator.means_))].T
 
+# %% ../nbs/06_callbacks.ipynb #0000002b
+def _finite(s):
+    "The finite similarities among `s` (n,); raises DegenerateMixtureError where more than 1 % are not, as after a divergence"
+    ok = s.isfinite()
+    if (~ok).sum()>.01*len(s): raise DegenerateMixtureError(f'{int((~ok).sum())} of {len(s)} predictions are not finite, so training has diverged: go back to saved weights, '
+        'and lower the learning rate or add GradientClip(). TerminateOnNaNCallback() stops a fit where this begins')
+    return s[ok]
+
 # %% ../nbs/06_callbacks.ipynb #00000011
 class MixtureRefit(Callback):
     """Fit the clean/noisy mixture of each network at the end of every training epoch (Zhang et al., arXiv 2305.17895).
@@ -163,7 +171,8 @@ class MixtureRefit(Callback):
         given:Tensor, # Given ids, shape (N,); -1 for images not seen
     ):
         "Fit each network's mixture to its similarities, and keep the record"
-        fits,notes = zip(*[self._fit(i, s[s.isfinite()]) for i,s in enumerate(sims)])
+        fits,notes = zip(*[self._fit(i, s[given>=0]) for i,s in enumerate(sims)])
+        given = given.where(sims.isfinite().all(0), -1)
         learn,model = self.learn,get_model(self.model)
         learn.mixtures,learn.similarities = fits,sims
         learn.recent_similarities = [*learn.recent_similarities, (sims,given)][-3:]
@@ -185,6 +194,7 @@ class MixtureRefit(Callback):
         "The fitted estimator of network `i` (the previous one where that fails), and what went wrong"
         model = get_model(self.model)
         try: 
+            s = _finite(s)
             est = clone(self.estimator).fit(s.numpy()[:,None])
             lookup,density = self.lookup(est),component_densities(est)
             if not np.isfinite(density).all(): raise DegenerateMixtureError('the fitted density is not finite')
@@ -287,6 +297,17 @@ class ReSup(MixtureRefit, LossReweight):
         MixtureRefit.before_train(self)
         LossReweight.before_train(self)
 
+# %% ../nbs/06_callbacks.ipynb #0000002d
+def check_batches(
+    learn, # A learner
+):
+    "Raise ValueError where an epoch would meet a batch of one image, on which `BatchNorm1d`, as in fastai's heads, can't train"
+    dl = learn.dls.train
+    n,bs = (getattr(dl, o, None) for o in ('n','bs'))
+    if not n or not bs or not (bs==1 or n%bs==1 and not dl.drop_last): return
+    if not any(isinstance(m, nn.BatchNorm1d) and m.training for m in learn.model.modules()): return
+    raise ValueError(f'{n} training images in batches of {bs} make a batch of one image, on which BatchNorm1d can not train: choose another batch size, or drop_last=True')
+
 # %% ../nbs/06_callbacks.ipynb #00000024
 class PairMetrics(Callback):
     """Count the epochs that a pair has trained, and add each network's metrics and the state of the mixture to the progress table.
@@ -305,6 +326,8 @@ class PairMetrics(Callback):
         cols = self.learn.recorder.metric_names
         at = len(cols) - int(self.learn.recorder.add_time)
         self.learn.recorder.metric_names = cols[:at] + L(names) + cols[at:]
+
+    def before_train(self): check_batches(self.learn)
 
     def after_train(self):
         "Count the epoch"

@@ -26,6 +26,7 @@ from fastcore.script import call_parse, is_cli
 from matplotlib.figure import Figure
 from .audit import LabelAudit, label_table
 from .callbacks import ReSup, auroc, ordered_pass
+from .checkpoint import Checkpoint
 from .data import FERDataLoaders, items_table, unreadable_images
 from .files import check_free, csv_text, new_folder, save_csv
 from .learner import resup_learner
@@ -39,6 +40,10 @@ class EpochRows(Callback):
     def __init__(self): self.rows,self.n_fits = [],0
 
     def before_fit(self): self.n_fits += 1
+
+    def state_dict(self): return dict(rows=self.rows) # for `Checkpoint`
+
+    def load_state_dict(self, state): self.rows = state['rows']
 
     def after_epoch(self):
         "Keep the row"
@@ -346,6 +351,8 @@ def resup_train(
     preset:str=None, # 'reference': mixture, weights and loss of the paper's authors
     compare:bool=False, # Train the pair with plain cross entropy as well?
     overwrite:bool=False, # Replace a former result in `out`?
+    checkpoint:str=None, # Folder for a checkpoint after each epoch, from which --resume goes on
+    resume:bool=False, # Go on from the last checkpoint in --checkpoint, with the same other arguments
 ):
     "Train two networks with ReSup on images whose labels may be wrong, and say which labels probably are"
     settings,out,path = dict(command='resup-train', **locals()),Path(out).resolve(),Path(path)
@@ -354,13 +361,14 @@ def resup_train(
     if preset not in (None,'reference'): raise UsageError(f"--preset must be reference, not {preset!r}")
     if out==path.resolve() or path.resolve() in out.parents: raise UsageError(f'--out {out} lies in the folder of images: choose one outside')
     check_free(out, overwrite, train_files)
+    kept = _checkpoints(checkpoint, resume, settings, out, path)
     start = _start(arch, weights)
     dls = load_images(path, format, bs, img_size=img_size, noise=noise, seed=seed, **{k:v for k,v in dict(valid_pct=valid_pct, scheme=scheme).items() if v is not None})
     print(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation images of {len(dls.vocab)} classes: {", ".join(map(str, dls.vocab))}', flush=True)
     kw = dict(dls=dls, **start, epochs=epochs, lr=lr, seed=seed)
     with new_folder(out, overwrite, train_files) as tmp:
-        runs = [run_pair('plain', **kw)] if compare else []
-        runs.append(run_pair('ReSup', cbs=_resup(preset, warmup, start, epochs), **kw))
+        runs = [run_pair('plain', cbs=kept('plain'), **kw)] if compare else []
+        runs.append(run_pair('ReSup', cbs=[_resup(preset, warmup, start, epochs), *kept('ReSup')], **kw))
         _save_training(tmp, runs)
         _save_settings(tmp, **{**settings, 'vocab':list(dls.vocab), 'n_train':len(dls.train_ds), 'n_valid':len(dls.valid_ds)})
     print(f'\n{score_lines(runs)}\n\nwritten to {out}: {", ".join(sorted(o.name for o in out.iterdir()))}')
@@ -375,6 +383,19 @@ def _start(arch, weights):
     if weights=='lite0': return dict(arch=arch, weights=lite0_weights())
     if not Path(weights).is_file(): raise FileNotFoundError(f'no weights file at {weights}')
     return dict(arch=arch, weights=weights)
+
+def _checkpoints(folder, resume, settings, out, path):
+    "A function from the name of a pair to its callbacks: a `Checkpoint` where there is a `folder`. Wrong arguments are found before any training"
+    if folder is None:
+        if resume: raise UsageError('--resume goes on from checkpoints: name their folder by --checkpoint')
+        return lambda name: []
+    folder = Path(folder).resolve()
+    for o,what in ((out,'--out'), (path.resolve(),'the folder of images')):
+        if folder==o or o in folder.parents: raise UsageError(f'--checkpoint {folder} lies in {what}: choose a folder outside')
+    if not resume and any(folder.glob('*/fit*.pt')):
+        raise FileExistsError(f'{folder} has checkpoints of an earlier run: go on with --resume, or choose another --checkpoint')
+    about = {k:v for k,v in settings.items() if k not in ('path','out','compare','overwrite','checkpoint','resume')}
+    return lambda name: [Checkpoint(folder/name, resume=resume, about=about)]
 
 def _resup(preset, warmup, start, epochs):
     "The callback; from random weights it waits longer"

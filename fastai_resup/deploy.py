@@ -56,7 +56,9 @@ def _vocab(learn):
 def save_weights(self:Learner,
     f, # File to write, usually `….safetensors`; replaced where it is there
 )->Path: # `f`
-    "Write the model's tensors (of a pair: its mixture too) as safetensors, all or nothing. Raises ModuleNotFoundError without safetensors, OSError where `f` can't be written"
+    """Write the model's tensors (of a pair: its mixture too) as safetensors, all or nothing.
+
+    Raises ModuleNotFoundError without safetensors, OSError where `f` can't be written."""
     st,f = _safetensors(),Path(f)
     tensors = {k:v.detach().cpu().contiguous().clone() for k,v in get_model(self.model).state_dict().items()} # clones: shared tensors are refused
     with whole_file(f, overwrite=True) as tmp: tmp.write_bytes(st.save(tensors, dict(format='pt', vocab=json.dumps(_vocab(self)))))
@@ -79,15 +81,17 @@ def _misfits(model, new):
     own,free = model.state_dict(),_free_size if isinstance(model, PairedModel) else ()
     gone,extra = [k for k in own if k not in new],[k for k in new if k not in own]
     other = [f'{k} is {tuple(new[k].shape)} and not {tuple(v.shape)}' for k,v in own.items() if k in new and k not in free and v.shape!=new[k].shape]
-    res = [f'{what} {", ".join(ks[:3])}{f" and {len(ks)-3} more" if len(ks)>3 else ""}' for what,ks in (('without',gone), ('with the unknown',extra), ('where',other)) if ks]
-    return '; '.join(res)
+    few = lambda ks: ', '.join(ks[:3]) + (f' and {len(ks)-3} more' if len(ks)>3 else '')
+    return '; '.join(f'{what} {few(ks)}' for what,ks in (('without',gone), ('with the unknown',extra), ('where',other)) if ks)
 
 # %% ../nbs/14_deploy.ipynb #00000026
 @patch
 def load_weights(self:Learner,
     f, # File that `save_weights` wrote
 )->Learner: # The learner itself
-    "Read weights; runs no code from the file. Raises FileNotFoundError, and ValueError that names the file and the first tensors or classes that don't fit; then nothing is loaded"
+    """Read weights; runs no code from the file.
+
+    Raises FileNotFoundError, and ValueError that names the file and the first tensors or classes that don't fit; then nothing is loaded."""
     f,model = Path(f),get_model(self.model)
     new,meta = _read_safetensors(f)
     if (bad:=_misfits(model, new)): raise ValueError(f'{f} holds weights of another model: {bad}. Build the learner with the same `arch` and number of classes')
@@ -127,7 +131,7 @@ def _probabilities(learn):
 def _image_shape(learn, size):
     "Shape (C, H, W) of one image"
     if size is not None: return (3, *((size,size) if isinstance(size, int) else size))
-    if not len(learn.dls.train_ds): raise ValueError('this learner has no images to take their size from: pass `size=`, the height and width that it was trained with')
+    if not len(learn.dls.train_ds): raise ValueError('this learner has no images to take their size from: pass `size=`, the one that it was trained with')
     with no_random(): return tuple(learn.dls.valid.new(bs=1, num_workers=0).one_batch()[0].shape[1:])
 
 # %% ../nbs/14_deploy.ipynb #0000002b
@@ -144,7 +148,8 @@ def _check_onnx(data, model, shape, tol=1e-4):
     for n in (1, 5):
         x = torch.rand(n, *shape, generator=g)
         with torch.no_grad(): diff = np.abs(session.run(None, dict(images=x.numpy()))[0] - model(x).numpy()).max()
-        if not diff<=tol: raise RuntimeError(f'onnxruntime gives probabilities that differ by {diff:.2g} for {n} images, more than {tol}: an operation of this network is not exported faithfully')
+        if diff<=tol: continue
+        raise RuntimeError(f'for {n} images onnxruntime gives probabilities that differ by {diff:.2g}, more than {tol}: this network is not exported faithfully')
 
 # %% ../nbs/14_deploy.ipynb #0000002c
 def to_onnx(
@@ -155,10 +160,12 @@ def to_onnx(
 )->Path: # `f`
     """Write an ONNX file: input `images` (B, 3, H, W) in [0, 1], output `probabilities` (B, K); B is free. All or nothing.
 
-    Raises ModuleNotFoundError naming the extra, TypeError for other tasks than classification, RuntimeError where the check fails, OSError where `f` can't be written."""
+    Raises ModuleNotFoundError naming the extra, TypeError for other tasks than classification, RuntimeError where the check fails, OSError where
+    `f` can't be written."""
     onnx = _need('onnx', "Install it by `pip install 'fastai_resup[onnx]'`.")
     _need('onnxscript', "Install it by `pip install 'fastai_resup[onnx]'`.")
-    if 'dynamo' not in inspect.signature(torch.onnx.export).parameters: raise ImportError(f'to_onnx needs PyTorch 2.5 or newer, and this is {torch.__version__}')
+    if 'dynamo' not in inspect.signature(torch.onnx.export).parameters:
+        raise ImportError(f'to_onnx needs PyTorch 2.5 or newer, and this is {torch.__version__}')
     model,shape = _probabilities(learn),_image_shape(learn, size)
     with torch.no_grad():
         program = torch.onnx.export(model, (torch.rand(2, *shape),), input_names=['images'], output_names=['probabilities'], dynamo=True, verbose=False,

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 # %% ../nbs/00_mixture.ipynb #00000007
 class DegenerateMixtureError(ValueError):
-    "The data gives no two-component mixture: a component lost its spread or its parameters aren't finite"
+    "The data gives no two-component mixture: a component lost its spread, its parameters aren't finite, or both components are the same"
 
 # %% ../nbs/00_mixture.ipynb #00000009
 def _unit_column(
@@ -78,6 +78,16 @@ def _moments(
                                      'keep an earlier mixture, or weight every sample by 1')
     return a, b, w
 
+# %% ../nbs/00_mixture.ipynb #00000044
+def _explained(
+    r:np.ndarray, # responsibilities, (2,n)
+    mass:np.ndarray|float, # mass of each point, (n,) or 1
+)->float: # from 0, both components are the same, to 1, they don't overlap
+    "Share of the variance of membership that the similarity explains"
+    mass = np.broadcast_to(np.asarray(mass, dtype=np.float64), r.shape[1])
+    w = np.einsum('ki,i', r, mass)/mass.sum()
+    return float(1 - np.einsum('i,i,i', *r, mass)/mass.sum()/w.prod())
+
 # %% ../nbs/00_mixture.ipynb #00000017
 def _em(
     x:np.ndarray, # places of the points, (n,), within (0,1)
@@ -89,10 +99,14 @@ def _em(
     max_iter:int=10, # rounds
     min_std:float=1e-4, # least standard deviation of a component
 )->tuple: # alphas, betas, weights: (2,) each
-    "`max_iter` rounds of E and M step; raises `DegenerateMixtureError`"
+    "`max_iter` rounds of E and M step; raises `DegenerateMixtureError` where a component has no spread, or both have become one"
     lx, l1x = np.log(x), np.log1p(-x)
-    for _ in range(max_iter):
+    for i in range(max_iter):
         r = _responsibilities(lx, l1x, a, b, w)
+        if i==0: start = _explained(r, mass)
+        if i==max_iter-1 and _explained(r, mass) < start/10:
+            raise DegenerateMixtureError(f'the mixture collapsed into one component (means {a/(a+b)}): p(clean) would be about {w[np.argmax(a/(a+b))]:.2f} for all; keep an earlier mixture, '
+                                         f'weight every sample by 1, or stop earlier than after {max_iter} iterations, as BetaMixture(max_iter=10) does')
         r *= mass
         a, b, w = _moments(x, var, r, min_std)
     return a, b, w

@@ -1,7 +1,7 @@
 "The star import gives every public name, and none that hides one of fastai's"
 import importlib
 
-MODULES = 'mixture files labels manifest data synth models losses callbacks learner audit votes review deploy distributed peers'.split()
+MODULES = 'mixture files labels manifest data synth models losses callbacks learner audit votes review deploy checkpoint distributed peers'.split()
 
 def test_star_import():
     ours,fastai = importlib.import_module('fastai_resup.all'),importlib.import_module('fastai.vision.all')

@@ -194,6 +194,36 @@ def test_architectures():
     assert find_arch('resnet18') is resnet18 and find_arch('test_resnet')=='test_resnet'
     with pytest.raises(ValueError, match='resnet18'): find_arch('resnet_18')
 
+# checkpoints -----------------------------------------------------------------
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_killed_training_goes_on(faces, tmp_path):
+    "SIGKILL once the first checkpoint is there, then the same command with --resume: same weights, table and p(clean) as a run that was left alone"
+    args = {**TINY, 'epochs':4, 'noise':.3}
+    whole = resup_train(str(faces), out=str(tmp_path/'whole'), **args)
+    flags = [str(o) for k,v in args.items() for o in (f'--{k.replace("_", "-")}', v)]
+    p = start('resup-train', faces, '--out', tmp_path/'out', '--checkpoint', tmp_path/'safe', *flags)
+    for _ in range(60000):
+        if (tmp_path/'safe'/'ReSup'/'fit0-epoch0000.pt').exists() or p.poll() is not None: break
+        time.sleep(.005)
+    p.kill()
+    p.communicate()
+    assert p.returncode==-signal.SIGKILL and not (tmp_path/'out').exists()
+    rest = resup_train(str(faces), out=str(tmp_path/'out'), checkpoint=str(tmp_path/'safe'), resume=True, **args)
+    a,b = (torch.load(o/'weights.pth', weights_only=True) for o in (whole,rest))
+    assert all(torch.equal(v.nan_to_num(), b[k].nan_to_num()) for k,v in a.items())
+    assert (whole/'p_clean.csv').read_text()==(rest/'p_clean.csv').read_text()
+    x,y = (pd.read_csv(o/'history.csv').drop(columns='time') for o in (whole,rest))
+    pd.testing.assert_frame_equal(x, y)
+    assert len(y)==4
+
+@pytest.mark.parametrize('args,code,named', [(('--resume',),2,'--checkpoint'), (('--checkpoint','{faces}/ckpt'),2,'outside'), (('--checkpoint','{tmp}/out/ckpt'),2,'outside'), (('--checkpoint','{tmp}/old'),1,'--resume')])
+def test_checkpoint_arguments(args, code, named, faces, tmp_path, monkeypatch, capsys):
+    (tmp_path/'old'/'ReSup').mkdir(parents=True); (tmp_path/'old'/'ReSup'/'fit0-epoch0000.pt').write_bytes(b'')
+    monkeypatch.setattr(cli, 'load_images', lambda *a,**k: pytest.fail('it read the images'))
+    got,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', '--arch', 'test_resnet', *[o.format(faces=faces, tmp=tmp_path) for o in args])
+    assert got==code and named in err and 'Traceback' not in err
+
 # resup-predict ---------------------------------------------------------------
 
 def test_predict_in_a_process(trained, faces):

@@ -1,12 +1,12 @@
 """Mixture and lookup: the authors' numbers, scikit-learn's contract, binned against exact, faults."""
 import numpy as np, pytest, torch
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
-from fastai_resup.mixture import BetaMixture, DegenerateMixtureError, clean_lookup, p_clean, step_lookup
+from fastai_resup.mixture import BetaMixture, DegenerateMixtureError, _explained, _inside, _moments, _responsibilities, clean_lookup, p_clean, step_lookup
 
 GOLDEN = ['bimodal', 'cosine', 'skewed']
 GRID = np.linspace(0, 1, 2001)
@@ -228,6 +228,60 @@ def test_degenerate_data_raises_and_keeps_the_mixture(x, mode):
     before = {k: np.copy(v) for k,v in vars(m).items() if k.endswith('_')}
     with pytest.raises(DegenerateMixtureError, match='collapsed'): m.set_params(max_iter=200 if x.size == 100 else 10).fit(x)
     assert {k for k in vars(m) if k.endswith('_')} == set(before) and all(np.array_equal(getattr(m, k), v) for k,v in before.items())
+
+def flat(n, seed=0):
+    "Similarities without a dip between the heaps: a logit of -2 (30 %) or 2, and much noise"
+    rng = np.random.default_rng(seed)
+    return special.expit(rng.choice([-2, 2], n, p=[.3, .7]) + rng.normal(0, 8**.5, n))
+
+@pytest.mark.parametrize('mode', ['exact', 'binned'])
+@pytest.mark.parametrize('seed', [0, 2, 3, 4])
+def test_components_that_become_one_raise(seed, mode):
+    "EM goes from two components to one; where it stops before, p(clean) differs between images"
+    x = flat(4000, seed)
+    with pytest.raises(DegenerateMixtureError, match=r'one component \(means.*about 0.[3-7]. for all.*max_iter=10'): BetaMixture(mode=mode, max_iter=200).fit(x)
+    m = BetaMixture(mode=mode).fit(x)
+    assert np.ptp(m.means_) > .5 and np.ptp(m.predict_proba(x)[:,1]) > .95
+    m = BetaMixture.from_params(**MIX, mode=mode, max_iter=200)
+    with pytest.raises(DegenerateMixtureError): m.fit(x, sample_weight=np.ones(x.size))
+    assert m.alphas_.tolist() == [1.5,6]
+
+def test_p_clean_of_what_is_refused_is_constant():
+    "What the EM would have ended with, by a plain loop of the same steps"
+    x = _inside(flat(4000))
+    par = [np.array(o, dtype=float) for o in ((1,2), (2,1), (.5,.5))]
+    for _ in range(200): par = _moments(x, 0., _responsibilities(np.log(x), np.log1p(-x), *par))
+    assert np.ptp(BetaMixture.from_params(*par).predict_proba(x)[:,1]) < 1e-3
+
+@pytest.mark.parametrize('max_iter', [10, 100, 500])
+@pytest.mark.parametrize('name', DISTRIBUTIONS)
+def test_healthy_fits_are_let_pass(name, max_iter): BetaMixture(max_iter=max_iter).fit(DISTRIBUTIONS[name]())
+
+def test_the_narrow_heap_of_an_untrained_network_is_let_pass():
+    "All similarities within .05 or so of each other: p(clean) differs little, and so did it at the start"
+    for seed in range(3):
+        x = np.random.default_rng(seed).beta(300, 500, 84)
+        for n in (10, 100): assert .02 < np.ptp(BetaMixture(max_iter=n).fit(x).predict_proba(x)[:,1])
+
+@pytest.mark.parametrize('max_iter', [10, 100])
+@pytest.mark.parametrize('ab', [(2,2), (5,2), (20,30), (1,3), (8,1), (2,20), (.5,.5)])
+def test_one_heap_is_let_pass(ab, max_iter):
+    "An early network has one heap of similarities, and the order of p(clean) is of use all the same"
+    for seed in range(3):
+        x = np.random.default_rng(seed).beta(*ab, 5000)
+        assert np.ptp(BetaMixture(max_iter=max_iter).fit(x).predict_proba(x)[:,1]) > .15
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_golden_data_is_let_pass_after_many_rounds(golden, name):
+    for n in (10, 100, 1000): BetaMixture(mode='exact', max_iter=n).fit(golden[f'{name}_x'])
+
+def test_share_explained():
+    "Against the variance of the posterior over the variance of membership"
+    m = BetaMixture.from_params(**MIX)
+    x, k = m.sample(200_000, random_state=0)
+    p = m.predict_proba(x)[:,1]
+    assert np.isclose(_explained(np.stack([1-p, p]), 1.), p.var()/(p.mean()*(1-p.mean())))
+    assert abs(_explained(np.stack([1-p, p]), 1.) - (1 - ((k-p)**2).mean()/k.var())) < .01     # the coefficient of determination of true membership
 
 @pytest.mark.parametrize('seed', range(30))
 def test_never_nan_on_odd_data(seed):

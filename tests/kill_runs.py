@@ -1,0 +1,119 @@
+"""Training runs that are killed by SIGKILL and resumed, in forks of one warmed-up process. Prints a JSON line per kill; see test_checkpoint.py.
+
+A kill falls on a random function call within a phase, counted by `sys.setprofile` in a run that is left alone, or comes from outside at a random time."""
+import hashlib, json, os, random, signal, sys, time, traceback, warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+from fastai.callback.core import Callback
+from fastai.callback.schedule import fine_tune, fit_one_cycle
+from fastai.metrics import accuracy
+from fastai.torch_core import set_seed
+from fastcore.foundation import L
+
+from fastai_resup.callbacks import MixtureRefit, ReSup
+from fastai_resup.checkpoint import Checkpoint, plain
+from fastai_resup.data import FERDataLoaders
+from fastai_resup.learner import ReSupLearner
+
+WRITING = ('flush','fsync','replace','unlink') # what a checkpoint's file goes through, and the removal of an older one
+PHASES = ('batch','refit','validation','checkpoint')
+CONFIGS = [(how,refit) for how in ('fit_one_cycle','fine_tune') for refit in ('record','pass')]
+
+def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(.2), nn.Linear(24, 7)))
+def halves(m): return L(m[0], m[1]).map(lambda o: list(o.parameters()))
+
+class Watch:
+    "Counts the calls in each phase, and dies at the n-th call of one, or when the function `name` is called for the n-th time"
+    def __init__(self, phase=None, at=0, name=None): self.at,self.only,self.name,self.now,self.counts = at,phase,name,None,dict.fromkeys((*PHASES, *WRITING), 0)
+
+    def hook(self, frame, event, arg):
+        key = self.now
+        self.counts[key] += 1
+        if key=='checkpoint' and event=='c_call' and arg.__name__ in WRITING and not isinstance(arg.__self__, str): self.counts[arg.__name__] += 1 # os.replace, not str.replace
+        if self.at and self.counts[self.name or key]==self.at: os.kill(os.getpid(), signal.SIGKILL)
+
+    def begin(self, phase):
+        if self.only not in (None, phase): return
+        self.now = phase
+        sys.setprofile(self.hook)
+
+    def end(self, phase): sys.setprofile(None)
+
+    def callbacks(self):
+        def cb(order, training=None, **events):
+            def on(f): return lambda o: f() if training is None or o.training==training else None
+            res = Callback(**{k:on(f) for k,f in events.items()})
+            res.order = order
+            return res
+        b,e = ({p:(lambda p=p,f=f: f(p)) for p in PHASES} for f in (self.begin, self.end))
+        return [cb(-100, True, before_batch=b['batch']), cb(1000, True, after_batch=e['batch']), cb(MixtureRefit.order-.5, after_train=b['refit']),
+                cb(MixtureRefit.order+.5, after_train=e['refit']), cb(-100, before_validate=b['validation']), cb(1000, after_validate=e['validation']),
+                cb(Checkpoint.order-1, after_epoch=b['checkpoint']), cb(Checkpoint.order+1, after_epoch=e['checkpoint'])]
+
+def bits(o):
+    "All bits of a nested plain value"
+    if isinstance(o, torch.Tensor): return o.contiguous().numpy().tobytes()
+    if isinstance(o, dict): return b''.join(k.encode()+bits(v) for k,v in o.items())
+    return b''.join(map(bits, o)) if isinstance(o, (list,tuple)) else repr(o).encode()
+
+def digest(learn):
+    "Weights, buffers, optimizer, progress table and ReSup's record in one number"
+    r = learn.recorder
+    return hashlib.sha256(bits(plain([learn.model.state_dict(), learn.opt.state_dict(), learn.similarities, r.values, r.lrs, r.losses, learn.refits,
+                                      [{k:v for k,v in vars(m).items() if k.endswith('_')} for m in learn.mixtures]]))).hexdigest()
+
+def train(faces, folder, how, refit, resume, watch):
+    "One run in this process; its digest"
+    set_seed(0, reproducible=True)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=.3, seed=0, num_workers=0, cache=True)
+    learn = ReSupLearner(dls, [net(), net()], splitter=halves, metrics=accuracy)
+    with learn.no_bar(), learn.no_logging():
+        getattr(learn, how)(2, 1e-2, cbs=[ReSup(refit=refit, warmup=1, count_frozen=True), Checkpoint(folder, resume=resume), *(watch.callbacks() if watch else [])])
+    return digest(learn)
+
+def fork(f):
+    "Run `f()` in a fork: its pid, and a function that waits for its answer (None where it was killed)"
+    r,w = os.pipe()
+    pid = os.fork()
+    if pid==0:
+        os.close(r)
+        try: out = json.dumps(f())
+        except BaseException: out = json.dumps(traceback.format_exc())
+        os.write(w, out.encode())
+        os._exit(0)
+    os.close(w)
+    def answer():
+        with open(r) as o: text = o.read()
+        return os.WTERMSIG(status)==signal.SIGKILL if os.WIFSIGNALED(status := os.waitpid(pid, 0)[1]) else False, text and json.loads(text)
+    return pid,answer
+
+def main(faces, root, per_phase, outside, seed):
+    warnings.simplefilter('ignore')
+    torch.set_num_threads(1)
+    rng,n = random.Random(seed),0
+    for how,refit in CONFIGS:
+        def alone(watch=None, folder=root/f'{how}-{refit}-alone{n}', resume=False): return train(faces, folder, how, refit, resume, watch)
+        def counted(w=Watch(), folder=root/f'{how}-{refit}-counted'): return train(faces, folder, how, refit, False, w),w.counts
+        start = time.time()
+        want = fork(alone)[1]()[1]
+        seconds = time.time()-start
+        again,counts = fork(counted)[1]()[1]
+        assert again==want and len(want)==64, (want, again)
+        for phase in [p for p in PHASES for _ in range(per_phase)] + ['outside']*outside:
+            n += 1
+            folder,at = root/str(n),0
+            name = WRITING[CONFIGS.index((how,refit))] if phase=='checkpoint' and n%2 else None        # every other one falls on the write itself
+            if phase!='outside': at = rng.randint(1, counts[name or phase])
+            pid,answer = fork(lambda: train(faces, folder, how, refit, False, Watch(phase, at, name) if at else None))
+            if phase=='outside':
+                time.sleep(rng.uniform(0, .7*seconds))
+                os.kill(pid, signal.SIGKILL)
+            killed,_ = answer()
+            left = sorted(o.name for o in folder.iterdir()) if folder.exists() else []
+            got = fork(lambda: train(faces, folder, how, refit, True, None))[1]()[1]
+            print(json.dumps(dict(how=how, refit=refit, phase=phase, name=name, at=at, of=counts.get(name or phase), killed=killed, left=left, same=got==want, got='' if got==want else got,
+                                  after=sorted(o.name for o in folder.iterdir()))), flush=True)
+
+if __name__=='__main__': main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]))
