@@ -74,7 +74,7 @@ def _read_safetensors(f):
     except Exception as e: raise ValueError(f'{f} is no safetensors file, or an incomplete one: {e}. Weights from `learn.save` are read by `learn.load`') from e
 
 # %% ../nbs/14_deploy.ipynb #00000025
-_free_size = ('lookup', 'density', 'hist') # buffers of a pair whose grid may have any number of points
+_free_size = ('lookup', 'density', 'hist', 'clean_by_class') # buffers of a pair whose grid may have any number of points
 
 def _misfits(model, new):
     "What keeps the tensors `new` from being the weights of `model`, in words"

@@ -64,7 +64,7 @@ class Pair(tuple):
     ):
         return super().__new__(cls, logits[0] if len(logits)==1 else logits)
 
-    def __init__(self, *logits): self.loss_func,self.weigh,self.agreement,self.normalize = None,None,0.,False
+    def __init__(self, *logits): self.loss_func,self.weigh,self.agreement,self.normalize,self.balance = None,None,0.,False,None
 
     def with_loss(self,
         loss_func, # Function from (this pair, targets, reduction) to a scalar, or to shape (B,) with reduction 'none'; given `label_smoothing` and `weight` too where `ReSupLoss` has them
@@ -77,9 +77,10 @@ class Pair(tuple):
         weigh,              # Function from similarities (2, B) to weights (2, B), see `fastai_resup.mixture.p_clean`
         agreement:float=5., # Factor of the agreement term; 0 leaves it out
         normalize:bool=True, # Divide each network's cross entropy by the sum of its weights instead of by B?
+        balance:Tensor=None, # Factors of the weights by network and given class, shape (2, K), see `fastai_resup.callbacks.balance_factors`; None: 1
     ):                      # The pair itself
         "Ask for the ReSup loss on this pair"
-        self.weigh,self.agreement,self.normalize = weigh,agreement,normalize
+        self.weigh,self.agreement,self.normalize,self.balance = weigh,agreement,normalize,balance
         return self.with_loss(_weighted_loss)
 
     def similarity(self,
@@ -140,7 +141,9 @@ def resup_loss(
 # %% ../nbs/05_losses.ipynb #0d050004
 def _weighted_loss(pair, targ, reduction, **kwargs):
     "What a pair asks for by `weighted`"
-    return resup_loss(pair, targ.as_subclass(Tensor), pair.weigh(pair.similarity(targ)), pair.agreement, pair.normalize, reduction, **kwargs)
+    w,targ = pair.weigh(pair.similarity(targ)),targ.as_subclass(Tensor)
+    if pair.balance is not None: w = w*pair.balance[:,hard_targs(targ)]
+    return resup_loss(pair, targ, w, pair.agreement, pair.normalize, reduction, **kwargs)
 
 # %% ../nbs/05_losses.ipynb #00000014
 class ReSupLoss(nn.Module):

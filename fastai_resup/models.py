@@ -59,7 +59,7 @@ class PairedModel(nn.Module):
     Some small buffers travel with the weights, through `learn.save`, `learn.export` and distributed training: `lookup` (2, n)
     is p(clean) on a uniform grid of similarities for each network, NaN until the first fit; `density` (2, 2, n) the mixture's noisy and clean
     component on that grid; `hist` (2, bins) the similarities it was fitted to; `interpolate` how the lookup is to be read; `noise_rate`
-    the share of wrong labels that it implies; `epochs` the number of frozen and of unfrozen epochs trained so far."""
+    the share of wrong labels that it implies; `clean_by_class` (2, K) the mean p(clean) of each given class; `epochs` the number of frozen and of unfrozen epochs trained so far."""
     def __init__(self,
         net0:nn.Module, # First network: images to logits (B, K)
         net1:nn.Module=None, # Second network; None: a copy of the first whose last layer is drawn anew
@@ -73,6 +73,7 @@ class PairedModel(nn.Module):
         for k,shape in dict(lookup=(2,1001), density=(2,2,1001), hist=(2,50)).items(): self.register_buffer(k, torch.full(shape, float('nan')))
         self.register_buffer('interpolate', torch.tensor(True))
         self.register_buffer('noise_rate', torch.tensor(float('nan')))
+        self.register_buffer('clean_by_class', torch.full((2,1), float('nan')))
         self.register_buffer('epochs', torch.zeros(2, dtype=torch.long))
 
     def pair(self,
@@ -107,7 +108,7 @@ class PairedModel(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         "Mixtures come on grids of different sizes: take the size of the file"
-        for k in ('lookup', 'density', 'hist'):
+        for k in ('lookup', 'density', 'hist', 'clean_by_class'):
             if prefix+k in state_dict: setattr(self, k, getattr(self, k).new_empty(state_dict[prefix+k].shape))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
