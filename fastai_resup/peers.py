@@ -356,7 +356,7 @@ class MCorrection(Peer):
         alpha:float=32.,       # MixUp: blends are drawn from Beta(alpha, alpha)
         warmup:float=105/300,  # Share of the training before labels are corrected
         hard:bool=True,        # Replace labels by the predicted class? False: by the probabilities
-        prior:float=1.,        # Factor of the penalty on an uneven mean prediction
+        prior:float=1.,        # Factor of the penalty on an uneven mean prediction, while labels are corrected
     ):
         store_attr()
         self.fits = [None,None]
@@ -389,7 +389,8 @@ class MCorrection(Peer):
 
     def net_loss(self, m, z, y):
         q = onehot(y, z.shape[-1]) if self.corrected is None else self.corrected[m]
-        return soft_cross_entropy(z, torch.lerp(q[self.other], q, self.lam)) + self.prior*prior_penalty(z.softmax(-1))
+        loss = soft_cross_entropy(z, torch.lerp(q[self.other], q, self.lam))
+        return loss if self.corrected is None else loss + self.prior*prior_penalty(z.softmax(-1))
 
     def scores(self):
         "p(clean) of all images by mixtures on the losses of the trained networks"
@@ -440,12 +441,13 @@ def mixmatch_loss(
     q:Tensor,      # Mixed targets, shape (B, K)
     kept:Tensor,   # Has the image a label? Shape (B,), bool
     lam_u:float,   # Factor of the unlabelled term
+    lam_r:float=1., # Factor of the penalty on an uneven mean prediction
 )->Tensor:         # A scalar
     "Cross entropy of the labelled images, squared error of the others, penalty on an uneven mean prediction (Li et al. 2020, equations 9 to 12)"
     p,n = logits.softmax(-1),kept.sum()
     lx = (soft_cross_entropy(logits, q)*kept).sum()/n.clamp(min=1)
     lu = (((p-q)**2).mean(-1)*~kept).sum()/(len(kept)-n).clamp(min=1)
-    return lx + lam_u*lu + prior_penalty(p)
+    return lx + lam_u*lu + lam_r*prior_penalty(p)
 
 # %% ../nbs/17_peers.ipynb #0000006e
 class DivideMix(Peer):
@@ -457,6 +459,7 @@ class DivideMix(Peer):
         warmup:float=10/300,  # Share of the training by plain cross entropy, at least one epoch
         lam_u:float=25.,      # Factor of the unlabelled term
         ramp:float=16/300,    # Share of the training in which it rises from 0
+        lam_r:float=1.,       # Factor of the penalty on an uneven mean prediction
         alpha:float=4.,       # Blends are drawn from Beta(alpha, alpha)
         t:float=.5,           # Temperature of sharpening
         threshold:float=.5,   # Labels are kept from this p(label is right) on
@@ -506,7 +509,7 @@ class DivideMix(Peer):
         return torch.lerp(x[other], x, lam),torch.lerp(targ[other], targ, lam),kept
 
     def net_loss(self, m, z, y):
-        if self.divided: return mixmatch_loss(z, *self.parts[m][1:], self.lam_now())
+        if self.divided: return mixmatch_loss(z, *self.parts[m][1:], self.lam_now(), self.lam_r)
         loss = F.cross_entropy(z, y, reduction='none')
         return loss + (z.softmax(-1)*z.log_softmax(-1)).sum(-1) if self.confidence_penalty else loss
 

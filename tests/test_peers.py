@@ -173,18 +173,20 @@ def test_m_correction_corrects_after_its_warmup(learn):
 
 def test_m_correction_mixes_images_and_labels(faces):
     learn = make_learn(faces, batch_tfms=[])
-    cb,x0 = MCorrection(alpha=1.),{}
+    cb,x0 = MCorrection(alpha=1., warmup=0., prior=.5),{}
     class Before(Callback):
         order = -5
         def before_batch(self): x0['x'] = self.x.clone()
     def right(l):
         mixed = cb.lam*x0['x']+(1-cb.lam)*x0['x'][cb.other]
         y = F.one_hot(torch.as_tensor(l.y), 7).float(); q = cb.lam*y+(1-cb.lam)*y[cb.other]
-        want = sum(-(q*z.log_softmax(-1)).sum(1).mean()+prior_penalty(z.softmax(-1)) for z in l.pred)
+        if cb.corrected is not None: q = cb.lam*cb.corrected+(1-cb.lam)*cb.corrected[:,cb.other]
+        want = sum(-(r*z.log_softmax(-1)).sum(1).mean() for r,z in zip(q.expand(2,-1,-1), l.pred))
+        if cb.corrected is not None: want = want+.5*sum(prior_penalty(z.softmax(-1)) for z in l.pred)
         return torch.allclose(mixed, l.x, atol=1e-5), abs(want.item()-l.loss.item())<1e-4
     spy = Spy(right)
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[Before(), cb, spy])
-    assert len(spy.seen)==5 and all(a and b for a,b in spy.seen)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=[Before(), cb, spy])
+    assert len(spy.seen)==10 and cb.corrected is not None and all(a and b for a,b in spy.seen)
 
 class OneTrusts(DivideMix):
     "Network 0 trusts every label and network 1 none"
@@ -198,12 +200,12 @@ def test_dividemix_divides_by_the_other_network(learn):
     assert all(n==16 for o in spy.seen[:5] for n,_ in o) and cb.kept==[[0.,1.]]
 
 def test_dividemix_trains_on_its_mixed_images(learn):
-    cb = DivideMix(ramp=.5)
+    cb = DivideMix(ramp=.5, lam_r=.3)
     lams = []
     def check(l):
         if not cb.divided: return True
         lams.append(cb.lam_now())
-        want = sum(mixmatch_loss(z, q, k, lams[-1]) for z,(_,q,k) in zip(l.pred, cb.parts))
+        want = sum(mixmatch_loss(z, q, k, lams[-1], .3) for z,(_,q,k) in zip(l.pred, cb.parts))
         with torch.no_grad(): again = [n(x) for n,(x,*_) in zip(l.model.nets, cb.parts)]
         return bool(torch.isclose(want, l.loss)) and all(torch.allclose(a, z, atol=1e-4) for a,z in zip(again, l.pred))
     spy = Spy(check)
