@@ -27,6 +27,12 @@ from .losses import Pair, ReSupLoss, hard_targs
 from .mixture import BetaMixture, DegenerateMixtureError, clean_lookup, step_lookup, p_clean
 from .models import PairedModel
 
+# %% ../nbs/06_callbacks.ipynb #0000002b
+def _group(learn):
+    "The `DistributedPair` of a learner that trains in several processes, or None"
+    cb = getattr(learn, 'distributed_pair', None)
+    return cb if cb and cb.accelerator else None
+
 # %% ../nbs/06_callbacks.ipynb #00000007
 def ordered_pass(
     learn, # A `ReSupLearner`
@@ -36,7 +42,7 @@ def ordered_pass(
     """Show both networks every image of `dl` in order, un-augmented, without gradients; changes nothing in `learn`, nor the random numbers to come
 
     Inside `learn.distrib_ctx()` each process looks at its part, and gets the results of all; there all processes have to call it."""
-    was,random_states,group = get_model(learn.model).training,get_random_states(),getattr(learn, 'distributed_pair', None)
+    was,random_states,group = get_model(learn.model).training,get_random_states(),_group(learn)
     dl = (learn.dls.train if dl is None else dl).new(shuffle=False, drop_last=False)
     n,dl = len(dl.dataset),group.part(dl) if group else dl
     model,res = get_model(learn.model),[]
@@ -178,7 +184,7 @@ class MixtureRefit(Callback):
         n:int, # Training images
     )->tuple: # Similarities (2, N), NaN where an image wasn't seen, and given ids (N,), -1 there
         "What training showed of each image, in all processes"
-        res,group = self.record.gather(n),getattr(self.learn, 'distributed_pair', None)
+        res,group = self.record.gather(n),_group(self.learn)
         return group.merge(*res) if group else res
 
     def show_all(self):

@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/distributed.html.md"""
 # %% auto #0
 __all__ = ['train_part', 'eval_part', 'gather_parts', 'merge_seen', 'fingerprint', 'DistributedPair', 'traffic_per_epoch']
 
-# %% ../nbs/16_distributed.ipynb #00000025
+# %% ../nbs/16_distributed.ipynb #00000003
 import zlib
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,7 +27,7 @@ from .learner import ReSupLearner
 from .losses import Pair
 from .models import log_mean_prob
 
-# %% ../nbs/16_distributed.ipynb #00000028
+# %% ../nbs/16_distributed.ipynb #00000006
 def train_part(
     idxs, # Ids of the images of this epoch, in the order of all ranks together
     bs:int, # Images per batch and rank
@@ -42,7 +42,7 @@ def train_part(
     full = n//total*total
     return [*idxs[:full].reshape(-1, world, bs)[:,rank].ravel().tolist(), *idxs[full:].reshape(world, -1)[rank].tolist()]
 
-# %% ../nbs/16_distributed.ipynb #0000002b
+# %% ../nbs/16_distributed.ipynb #00000009
 def eval_part(
     idxs, # Ids of the images in order
     rank:int, # Which process
@@ -52,7 +52,7 @@ def eval_part(
     n,size = len(idxs),-(-len(idxs)//world)
     return [idxs[min(i, n-1)] for i in range(rank*size, (rank+1)*size)]
 
-# %% ../nbs/16_distributed.ipynb #0000002c
+# %% ../nbs/16_distributed.ipynb #0000000a
 def gather_parts(
     part:Tensor, # What this rank found, shape (..., m): for the first m of its `eval_part`
     n:int, # Images altogether
@@ -65,7 +65,7 @@ def gather_parts(
     at = torch.cat([torch.arange(part.shape[-1])+r*size for r in range(world)])
     return torch.cat(parts, -1)[...,(at<n).to(part.device)]
 
-# %% ../nbs/16_distributed.ipynb #0000002d
+# %% ../nbs/16_distributed.ipynb #0000000b
 def merge_seen(
     sims:Tensor, # Similarities that this rank saw, shape (2, N); NaN where it didn't see the image
     given:Tensor, # Given ids, shape (N,); -1 where it didn't
@@ -77,7 +77,7 @@ def merge_seen(
     sims,given = both[:2].cpu(),both[2].long().cpu()
     return sims.where(sims>=0, torch.tensor(float('nan'))),given
 
-# %% ../nbs/16_distributed.ipynb #00000031
+# %% ../nbs/16_distributed.ipynb #0000000f
 def fingerprint(
     ds, # A fastai `Datasets`, or anything with a length
     n:int=1000, # How many images to look at, evenly spaced
@@ -89,7 +89,7 @@ def fingerprint(
     text = [f'{_item_name(i, o, get_x)} {np.asarray(ds.tls[-1][i]).tolist()}' for i,o in rows]
     return len(ds),zlib.crc32('\n'.join(text).encode('utf-8', 'surrogateescape'))
 
-# %% ../nbs/16_distributed.ipynb #00000034
+# %% ../nbs/16_distributed.ipynb #00000012
 class DistributedPair(Callback):
     """Train a `ReSupLearner` in several processes; `learn.distrib_ctx()` adds it for you.
 
@@ -110,15 +110,16 @@ class DistributedPair(Callback):
         self.sync_bn = self.device.type!='cpu' if sync_bn is None else sync_bn
         if self.sync_bn and self.device.type=='cpu': raise ValueError('sync_bn=True needs GPUs, `nn.SyncBatchNorm` has no CPU version: leave sync_bn out')
 
-    def __getstate__(self): return {k:v for k,v in self.__dict__.items() if k not in ('accelerator','ddp','parts')}
+    def __getstate__(self): return {**self.__dict__, **dict.fromkeys(('accelerator','ddp','parts'))} # an exported learner works alone
 
     def before_fit(self):
-        if hasattr(self.learn, 'lr_finder'):
+        if self.accelerator and hasattr(self.learn, 'lr_finder'):
             raise RuntimeError('lr_find does not work in several processes: fastai keeps the weights to return to in a file that only the first one writes. Run it in one process (python, not torchrun), and pass the rate to the fit.')
         self._unwrap()
 
     def before_train(self):
         "Take up this rank's part"
+        if not self.accelerator: return
         if self.ddp is None: self._wrap()
         self.learn.model,dl = self.ddp,self.dl
         idxs = train_part(self._order(dl), dl.bs, dist.get_rank(), dist.get_world_size(), dl.drop_last)
@@ -127,6 +128,7 @@ class DistributedPair(Callback):
 
     def after_train(self):
         "Back to a plain model, the same on every rank"
+        if not self.accelerator: return
         self.learn.model = get_model(self.model)
         for b in self.model.nets.buffers(): # BatchNorm's running statistics
             if b.is_floating_point(): dist.all_reduce(b.div_(dist.get_world_size()))
@@ -188,9 +190,9 @@ class DistributedPair(Callback):
     def _wrap(self):
         "Compare data, take over the first rank's weights, and put `DistributedDataParallel` around the model"
         mine,world = [fingerprint(dl.dataset) for dl in (self.dls.train, self.dls.valid)],dist.get_world_size()
-        dist.all_gather_object(all_:=[None]*world, mine)
-        for what,prints in zip(('training','validation'), zip(*all_)):
-            if len(set(prints))>1: raise ValueError(f'The processes have different {what} images or labels ({", ".join(str(n) for n,_ in prints)} images): give a `seed` to the split and to the label noise, and the same path everywhere.')
+        dist.all_gather_object(prints := [None]*world, mine)
+        for what,seen in zip(('training','validation'), zip(*prints)):
+            if len(set(seen))>1: raise ValueError(f'The processes have different {what} images or labels ({", ".join(str(n) for n,_ in seen)} images): give a `seed` to the split and to the label noise, and the same path everywhere.')
         for b in self.model.buffers(): dist.broadcast(b, 0)
         if self.sync_bn: self.learn.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.ddp = self.accelerator.prepare(self.model)
@@ -201,7 +203,7 @@ class DistributedPair(Callback):
         self.learn.model,self.ddp,self.parts = get_model(self.model),None,None
         self.accelerator.free_memory()
 
-# %% ../nbs/16_distributed.ipynb #00000035
+# %% ../nbs/16_distributed.ipynb #00000013
 def _accelerate():
     "The module, or an error that says what to install"
     try: return import_module('accelerate')
@@ -218,7 +220,7 @@ def _columns(y):
     y = y.as_subclass(Tensor)
     return y if y.dim()==1 else y.mT
 
-# %% ../nbs/16_distributed.ipynb #00000036
+# %% ../nbs/16_distributed.ipynb #00000014
 @patch
 def to_distributed(self:ReSupLearner,
     sync_bn:bool=None, # As in `DistributedPair`
@@ -234,7 +236,7 @@ def to_distributed(self:ReSupLearner,
         self.logger = noop
     return self
 
-# %% ../nbs/16_distributed.ipynb #00000037
+# %% ../nbs/16_distributed.ipynb #00000015
 @patch
 def detach_distributed(self:ReSupLearner,
 )->ReSupLearner: # The learner itself
@@ -247,7 +249,7 @@ def detach_distributed(self:ReSupLearner,
         self.add_cbs(cb.silenced[1])
     return self
 
-# %% ../nbs/16_distributed.ipynb #00000038
+# %% ../nbs/16_distributed.ipynb #00000016
 @patch
 @contextmanager
 def distrib_ctx(self:ReSupLearner,
@@ -262,7 +264,7 @@ def distrib_ctx(self:ReSupLearner,
         yield self
     finally: self.detach_distributed()
 
-# %% ../nbs/16_distributed.ipynb #0000003f
+# %% ../nbs/16_distributed.ipynb #0000001d
 def traffic_per_epoch(
     n_train:int, # Training images, N
     n_valid:int, # Validation images, V

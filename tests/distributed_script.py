@@ -77,6 +77,10 @@ with learn.no_bar(), learn.no_logging(), learn.distrib_ctx():
         res['alone'] = list(learn.validate()) if rank==0 else None # no other process takes part in these two
         res['preds'] = learn.get_preds()[0] if rank==world-1 else None
         res['audit'] = audit.df.to_dict('list')
+        learn.export('inside.pkl') # the first process writes
+if scenario=='exact':
+    loaded = load_learner(out/'inside.pkl') # waits for the others
+    with loaded.no_bar(): res['loaded'] = loaded.get_preds(dl=loaded.dls.test_dl([o.file for o in learn.dls.valid_ds.items], num_workers=0))[0]
 after = ReSupLearner(learn.dls, [net(), net()])
 res.update(weights=learn.model.state_dict(), similarities=learn.similarities, refits=learn.refits, history=getattr(learn, 'p_clean_history', None), in_batch=dict(log.in_batch), buffers=log.buffers,
            left=[type(learn.model).__name__, type(learn.dls.train).__name__, *sorted(o.name for o in learn.cbs)], fresh=sorted(o.name for o in after.cbs), logger=learn.logger is print)

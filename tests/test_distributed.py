@@ -76,6 +76,10 @@ def test_outside_a_fit_each_process_works_alone(exact):
     assert first['alone'][:3]==pytest.approx(one['alone'][:3], abs=1e-5) and first['preds'] is None
     assert last['preds'].shape==(V,K) and distance({'p':one['preds']}, {'p':last['preds']})<1e-5
 
+def test_a_learner_exported_inside_works_alone(exact):
+    one,ranks = exact
+    for rank in ranks: assert distance({'p':one['preds']}, {'p':rank['loaded']})<1e-5
+
 def test_nothing_is_added_to_a_batch(exact, default):
     "All that goes out while batches are worked on is the training loss of fastai's Recorder; gradients are DDP's own, and buffers stay"
     for ranks in (exact[1], default):
