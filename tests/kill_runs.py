@@ -19,7 +19,7 @@ from fastai_resup.learner import ReSupLearner
 
 WRITING = ('flush','fsync','replace','unlink') # what a checkpoint's file goes through, and the removal of an older one
 PHASES = ('batch','refit','validation','checkpoint')
-CONFIGS = [(how,refit) for how in ('fit_one_cycle','fine_tune') for refit in ('record','pass')]
+CONFIGS = [(how,refit,0) for how in ('fit_one_cycle','fine_tune') for refit in ('record','pass')] + [('fine_tune','record',2)] # the last with two workers
 
 def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(.2), nn.Linear(24, 7)))
 def halves(m): return L(m[0], m[1]).map(lambda o: list(o.parameters()))
@@ -59,18 +59,18 @@ def bits(o):
     return b''.join(map(bits, o)) if isinstance(o, (list,tuple)) else repr(o).encode()
 
 def digest(learn):
-    "Weights, buffers, optimizer, progress table and ReSup's record in one number"
+    "Weights, buffers, optimizer, progress table and all of ReSup's record in one number"
     r = learn.recorder
-    return hashlib.sha256(bits(plain([learn.model.state_dict(), learn.opt.state_dict(), learn.similarities, r.values, r.lrs, r.losses, learn.refits,
+    return hashlib.sha256(bits(plain([learn.model.state_dict(), learn.opt.state_dict(), learn.similarities, learn.recent_similarities, learn.p_clean_history, r.values, r.lrs, r.losses, learn.refits,
                                       [{k:v for k,v in vars(m).items() if k.endswith('_')} for m in learn.mixtures]]))).hexdigest()
 
-def train(faces, folder, how, refit, resume, watch):
+def train(faces, folder, how, refit, workers, resume, watch):
     "One run in this process; its digest"
     set_seed(0, reproducible=True)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=.3, seed=0, num_workers=0, cache=True)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=.3, seed=0, num_workers=workers, cache=not workers)
     learn = ReSupLearner(dls, [net(), net()], splitter=halves, metrics=accuracy)
     with learn.no_bar(), learn.no_logging():
-        getattr(learn, how)(2, 1e-2, cbs=[ReSup(refit=refit, warmup=1, count_frozen=True), Checkpoint(folder, resume=resume), *(watch.callbacks() if watch else [])])
+        getattr(learn, how)(2, 1e-2, cbs=[ReSup(refit=refit, warmup=1, count_frozen=True, history=True), Checkpoint(folder, resume=resume), *(watch.callbacks() if watch else [])])
     return digest(learn)
 
 def fork(f):
@@ -92,28 +92,32 @@ def fork(f):
 def main(faces, root, per_phase, outside, seed):
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
-    rng,n = random.Random(seed),0
-    for how,refit in CONFIGS:
-        def alone(watch=None, folder=root/f'{how}-{refit}-alone{n}', resume=False): return train(faces, folder, how, refit, resume, watch)
-        def counted(w=Watch(), folder=root/f'{how}-{refit}-counted'): return train(faces, folder, how, refit, False, w),w.counts
+    rng,n,ends = random.Random(seed),0,{}
+    for how,refit,workers in CONFIGS:
+        named = root/f'{how}-{refit}-{workers}'
+        def run(folder, resume=False, watch=None): return train(faces, folder, how, refit, workers, resume, watch)
+        def alone(): return run(f'{named}-alone')
+        def counted(w=Watch()): return run(f'{named}-counted', watch=w),w.counts
         start = time.time()
         want = fork(alone)[1]()[1]
         seconds = time.time()-start
         again,counts = fork(counted)[1]()[1]
         assert again==want and len(want)==64, (want, again)
-        for phase in [p for p in PHASES for _ in range(per_phase)] + ['outside']*outside:
+        assert ends.setdefault((how,refit), want)==want, 'two workers gave another end than none'
+        phases = [p for p in PHASES for _ in range(per_phase)] if not workers else ['batch','checkpoint']
+        for phase in phases + ['outside']*outside:
             n += 1
             folder,at = root/str(n),0
-            name = WRITING[CONFIGS.index((how,refit))] if phase=='checkpoint' and n%2 else None        # every other one falls on the write itself
+            name = WRITING[CONFIGS.index((how,refit,workers))%4] if phase=='checkpoint' and n%2 else None        # every other one falls on the write itself
             if phase!='outside': at = rng.randint(1, counts[name or phase])
-            pid,answer = fork(lambda: train(faces, folder, how, refit, False, Watch(phase, at, name) if at else None))
+            pid,answer = fork(lambda: run(folder, watch=Watch(phase, at, name) if at else None))
             if phase=='outside':
                 time.sleep(rng.uniform(0, .7*seconds))
                 os.kill(pid, signal.SIGKILL)
             killed,_ = answer()
             left = sorted(o.name for o in folder.iterdir()) if folder.exists() else []
-            got = fork(lambda: train(faces, folder, how, refit, True, None))[1]()[1]
-            print(json.dumps(dict(how=how, refit=refit, phase=phase, name=name, at=at, of=counts.get(name or phase), killed=killed, left=left, same=got==want, got='' if got==want else got,
+            got = fork(lambda: run(folder, resume=True))[1]()[1]
+            print(json.dumps(dict(how=how, refit=refit, workers=workers, phase=phase, name=name, at=at, of=counts.get(name or phase), killed=killed, left=left, same=got==want, got='' if got==want else got,
                                   after=sorted(o.name for o in folder.iterdir()))), flush=True)
 
 if __name__=='__main__': main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]))

@@ -34,6 +34,7 @@ from fastai_resup.checkpoint import Checkpoint, last_checkpoint, plain, read_che
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.synth import make_faces
+from kill_runs import bits
 
 def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(.2), nn.Linear(24, 7)))
 def halves(m): return L(m[0], m[1]).map(lambda o: list(o.parameters()))
@@ -66,6 +67,7 @@ def same(a, b):
     assert all(torch.equal(x, y) for x,y in zip(state(a), state(b), strict=True))
     assert repr(a.recorder.values)==repr(b.recorder.values) and torch.equal(torch.stack(a.recorder.losses), torch.stack(b.recorder.losses)) and a.recorder.lrs==b.recorder.lrs
     assert repr(a.refits)==repr(b.refits)
+    assert bits(plain(getattr(a, 'recent_similarities', None)))==bits(plain(getattr(b, 'recent_similarities', None)))
 
 def die_and_resume(make, fit, at, cbs=lambda: [ReSup()], **kwargs):
     "The learner of a run that was left alone, and that of one that died in batch `at` and was resumed"
@@ -77,14 +79,14 @@ def die_and_resume(make, fit, at, cbs=lambda: [ReSup()], **kwargs):
 # SIGKILL ---------------------------------------------------------------------
 
 def test_killed_at_random_moments_in_each_phase(faces, tmp_path):
-    "Two kills in each of four phases and two from outside, for both ways to fit and to refit: 40 in all"
+    "Two kills in each of four phases and two from outside, for both ways to fit and to refit, and four with two workers: 44 in all"
     script = Path(__file__).with_name('kill_runs.py')
     p = subprocess.run([sys.executable, '-W', 'ignore', script, faces, tmp_path, '2', '2', '0'], env={**os.environ, 'OMP_NUM_THREADS':'1'}, capture_output=True, text=True, timeout=1500)
     assert p.returncode==0, p.stderr[-3000:]
     kills = [json.loads(o) for o in p.stdout.splitlines()]
-    assert len(kills)==40 and not [o for o in kills if not o['same']]
+    assert len(kills)==44 and not [o for o in kills if not o['same']]
     died = Counter(o['phase'] for o in kills if o['killed'])                          # one from outside may come too late
-    assert [died[o] for o in ('batch','refit','validation','checkpoint')]==[8]*4 and died['outside']>=2
+    assert [died[o] for o in ('batch','refit','validation','checkpoint')]==[9,8,8,9] and died['outside']>=2
     assert [o for o in kills if any(f.endswith('.tmp') for f in o['left'])]           # some died while they wrote
     assert not [o for o in kills if any(f.endswith('.tmp') for f in o['after'])]      # and what they left is gone
     assert {len(o['after']) for o in kills}=={2}
