@@ -128,7 +128,7 @@ def component_densities(
     parts = np.exp(estimator.score_samples(x))[:,None]*estimator.predict_proba(x)
     return parts[:,np.argsort(np.ravel(estimator.means_))].T
 
-# %% ../nbs/06_callbacks.ipynb #0000002b
+# %% ../nbs/06_callbacks.ipynb #40f26f16
 def _finite(s):
     "The finite similarities among `s` (n,); raises DegenerateMixtureError where more than 1 % are not, as after a divergence"
     ok = s.isfinite()

@@ -67,6 +67,8 @@ class Peer(Callback):
         "Refuse what can't work"
         name = type(self).__name__
         check_paired(self.learn, name)
+        if self.learn.loss_func.label_smoothing or self.learn.loss_func.weight is not None:
+            raise ValueError(f'{name} has a loss of its own, in which the label smoothing and class weights of `ReSupLoss` have no place: make the learner without them.')
         for cb in self.learn.cbs:
             if cb is not self and isinstance(cb, (Peer, MixtureRefit, LossReweight)):
                 raise ValueError(f'{name} and {type(cb).__name__} would each set the loss of the pair: train with one of them.')

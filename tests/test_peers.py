@@ -355,6 +355,9 @@ def test_peers_and_resup_after_each_other(learn):
 
 def test_what_cannot_work_says_so(learn):
     with pytest.raises(ValueError, match='ELR and ReSup would each set the loss'): learn.fit(1, cbs=[ELR(), ReSup()])
+    learn.loss_func = ReSupLoss(label_smoothing=.1)
+    with pytest.raises(ValueError, match='a loss of its own'): learn.fit(1, cbs=ELR())
+    learn.loss_func = ReSupLoss()
     with pytest.raises(ValueError, match='leave MixUp out'): learn.fit(1, cbs=[DivideMix(), MixUp()])
     with pytest.raises(ValueError, match='q must lie'): GCE(0.)
     learn.fit(1, cbs=[SCE(), MixUp()])
