@@ -83,10 +83,8 @@ def execute(
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(NBS, work)
     done.mkdir(parents=True, exist_ok=True)
-    code = b''.join(o.read_bytes() for o in sorted((ROOT/'fastai_resup').rglob('*')) if o.is_file() and o.suffix!='.pyc')
-    runs = {o.name.encode():o.read_bytes() for o in sorted((ROOT/'benchmarks').glob('*_runs.csv'))}
-    rows = lambda nb: b''.join(v for k,v in runs.items() if k in nb)
-    res = {p: done/f'{p.stem}-{hashlib.sha256(code + p.read_bytes() + rows(p.read_bytes())).hexdigest()[:16]}.ipynb' for p in paths}
+    code = b''.join(o.read_bytes() for d in ('fastai_resup','benchmarks') for o in sorted((ROOT/d).rglob('*')) if o.is_file() and o.suffix!='.pyc')
+    res = {p: done/f'{p.stem}-{hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]}.ipynb' for p in paths}
     todo = sorted((p for p,o in res.items() if chosen(p, only) and not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
     last = lambda p: max((o for o in done.glob(f'{p.stem}-*.ipynb')), key=lambda o: o.stat().st_mtime, default=p)
     if only: res = {p: o if chosen(p, only) or o.exists() else last(p) for p,o in res.items()}
