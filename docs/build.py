@@ -1,10 +1,12 @@
 """Build the site from the notebooks, offline and without Quarto: execute copies of them, stage them as pages, run Sphinx with warnings as errors, check links.
 
-    python docs/build.py              the site, in docs/_build/html
-    python docs/build.py --readme     README.md from nbs/index.ipynb, and nothing else"""
+    python docs/build.py                        the site, in docs/_build/html
+    python docs/build.py --only 'tutorials/02*' the same, but only these notebooks are executed; others show what they gave last, or no outputs
+    python docs/build.py --readme               README.md from nbs/index.ipynb, and nothing else"""
 import argparse, hashlib, importlib.metadata, os, shutil, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from configparser import ConfigParser
+from fnmatch import fnmatch
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,8 +27,15 @@ def config():
     return cfg['DEFAULT']
 
 def notebooks():
-    "All notebooks, in the order of their file names, tutorials last"
-    return [o for o in [*sorted(NBS.glob('*.ipynb')), *sorted((NBS/'tutorials').glob('*.ipynb'))] if o.stem[0] not in '_.']
+    "All notebooks, in the order of their file names, tutorials and explanations last"
+    return [o for d in (NBS, NBS/'tutorials', NBS/'explanations') for o in sorted(d.glob('*.ipynb')) if o.stem[0] not in '_.']
+
+def chosen(
+    path:Path, # A notebook
+    only, # Patterns such as 'tutorials/02*', of paths below nbs/; None for all
+)->bool: # Is it to be executed?
+    "Does any of the patterns fit?"
+    return only is None or any(fnmatch(path.relative_to(NBS).as_posix(), o) for o in only)
 
 # README
 
@@ -67,15 +76,19 @@ def run_apart(
 def execute(
     paths:list, # Notebooks
     workers:int, # How many at a time
+    only=None, # Patterns of those to execute, see `chosen`; the others keep their last outputs, or have none
 )->dict: # Notebook to its executed copy
-    "Execute copies of notebooks that have changed, or whose package has, since they were executed last; exits where a cell fails"
+    "Execute copies of notebooks that have changed, or whose package or committed measurements have, since they were executed last; exits where a cell fails, or a pattern fits nothing"
+    if lost := [o for o in only or [] if not any(chosen(p, [o]) for p in paths)]: sys.exit(f'no notebook below {NBS} is called {", ".join(lost)}')
     work,done = BUILD/'nbs',BUILD/'executed'
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(NBS, work)
     done.mkdir(parents=True, exist_ok=True)
     code = b''.join(o.read_bytes() for d in ('fastai_resup','benchmarks') for o in sorted((ROOT/d).rglob('*')) if o.is_file() and o.suffix!='.pyc')
     res = {p: done/f'{p.stem}-{hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]}.ipynb' for p in paths}
-    todo = sorted((p for p,o in res.items() if not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
+    todo = sorted((p for p,o in res.items() if chosen(p, only) and not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
+    last = lambda p: max((o for o in done.glob(f'{p.stem}-*.ipynb')), key=lambda o: o.stat().st_mtime, default=p)
+    if only: res = {p: o if chosen(p, only) or o.exists() else last(p) for p,o in res.items()}
     for o in done.glob('*.ipynb'):
         if o not in res.values(): o.unlink()
     with ThreadPoolExecutor(workers) as pool:
@@ -142,6 +155,8 @@ def stage(
     cli = [p for p in modules if page_name(p).startswith('cli')]
     groups = {'Tutorials':[p for p in nbs if p.parent!=NBS], 'Explanations':list(texts), 'API':[p for p in modules if p not in cli], 'Command line':cli}
     names = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==default_exp(nbs[p])) for p in cli}
+    talks = [p for p in nbs if p.parent.name=='explanations']
+    groups.update(Tutorials=[p for p in groups['Tutorials'] if p not in talks], Explanations=[*talks, *groups['Explanations']])
     nav = '\n\n'.join(toctree(k, [f'{names[p]} <{page_name(p)}>' if names.get(p) else page_name(p) for p in v]) for k,v in groups.items() if v)
     def target(p): return lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)
     for p,nb in nbs.items():
@@ -209,6 +224,7 @@ def main():
     ap.add_argument('--readme', action='store_true', help='write README.md')
     ap.add_argument('--run', nargs=2, metavar=('NOTEBOOK','OUT'), help='execute one notebook, and nothing else')
     ap.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1), help='notebooks to execute at a time')
+    ap.add_argument('--only', nargs='+', metavar='PATTERN', help="execute only notebooks below nbs/ that are called so, such as 'tutorials/02*'")
     args = ap.parse_args()
     if args.readme: return (ROOT/'README.md').write_text(readme_text(), encoding='utf-8')
     if args.run: sys.exit(run_notebook(*map(Path, args.run)) or 0)
@@ -216,7 +232,7 @@ def main():
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     sys.path.insert(0, str(ROOT))
     start = time.time()
-    src = stage(execute(notebooks(), args.workers))
+    src = stage(execute(notebooks(), args.workers, args.only))
     html = sphinx(src)
     if bad := broken_links(html): sys.exit('\n'.join(bad))
     print(f'{len(list(html.glob("*.html")))} pages in {html}, {time.time()-start:.0f} s', flush=True)

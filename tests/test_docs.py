@@ -58,6 +58,23 @@ def test_notebook_whose_process_dies_is_named(build, tmp_path):
     write_nb(dict2nb(dict(cells=[mk_cell('import os; os._exit(7)')], metadata={}, nbformat=4, nbformat_minor=5)), src)
     assert build.run_apart(src, tmp_path/'out.ipynb')[1].startswith('04_dead.ipynb: its process ended with 7')
 
+def test_only_some_notebooks_are_executed(build, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, 'BUILD', tmp_path)
+    ran = []
+    def run(src, dest):
+        ran.append(src.stem)
+        shutil.copy(src, dest)
+        return 0.,''
+    monkeypatch.setattr(build, 'run_apart', run)
+    a,b = next(o for o in build.notebooks() if o.stem=='index'),next(o for o in build.notebooks() if o.stem=='01_first_folder')
+    res = build.execute([a,b], 1, ['tutorials/0*'])
+    assert ran==['01_first_folder'] and res[a]==a and res[b].parent==tmp_path/'executed'
+    old = tmp_path/'executed'/'index-0.ipynb'
+    shutil.copy(a, old)
+    assert build.execute([a,b], 1, ['tutorials/0*'])[a]==old and len(ran)==1 # what it gave last
+    assert build.execute([a,b], 1)[a]!=old and ran[1:]==['index'] and not old.exists()
+    with pytest.raises(SystemExit, match='nonsense'): build.execute([a,b], 1, ['nonsense*'])
+
 def test_links_of_names_and_targets(build):
     import stage
     links = lambda m: f'<{m[1]}>'
