@@ -366,7 +366,7 @@ def resup_train(
     dls = load_images(path, format, bs, img_size=img_size, noise=noise, seed=seed, **{k:v for k,v in dict(valid_pct=valid_pct, scheme=scheme).items() if v is not None})
     print(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation images of {len(dls.vocab)} classes: {", ".join(map(str, dls.vocab))}', flush=True)
     kw = dict(dls=dls, **start, epochs=epochs, lr=lr, seed=seed)
-    with new_folder(out, overwrite, train_files) as tmp:
+    with new_folder(out, overwrite, train_files) as tmp, _says_how_to_go_on(checkpoint):
         runs = [run_pair('plain', cbs=kept('plain'), **kw)] if compare else []
         runs.append(run_pair('ReSup', cbs=[_resup(preset, warmup, start, epochs), *kept('ReSup')], **kw))
         _save_training(tmp, runs)
@@ -395,7 +395,19 @@ def _checkpoints(folder, resume, settings, out, path):
     if not resume and any(folder.glob('*/fit*.pt')):
         raise FileExistsError(f'{folder} has checkpoints of an earlier run: go on with --resume, or choose another --checkpoint')
     about = {k:v for k,v in settings.items() if k not in ('path','out','compare','overwrite','checkpoint','resume')}
-    return lambda name: [Checkpoint(folder/name, resume=resume, about=about)]
+    def callbacks(name):
+        found = sorted((folder/name).glob('fit*.pt'))
+        if resume and found: print(f'{name}: going on from {found[-1]}', flush=True)
+        return [Checkpoint(folder/name, resume=resume, about=about)]
+    return callbacks
+
+@contextmanager
+def _says_how_to_go_on(folder):
+    "An interrupt of a run with checkpoints names them"
+    try: yield
+    except KeyboardInterrupt as e:
+        if folder is None: raise
+        raise KeyboardInterrupt(f'interrupted: the same command with --resume goes on from the last checkpoint in {folder}') from e
 
 def _resup(preset, warmup, start, epochs):
     "The callback; from random weights it waits longer"

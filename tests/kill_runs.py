@@ -79,14 +79,18 @@ def fork(f):
     pid = os.fork()
     if pid==0:
         os.close(r)
+        os.setpgid(0, 0)
         try: out = json.dumps(f())
         except BaseException: out = json.dumps(traceback.format_exc())
         os.write(w, out.encode())
         os._exit(0)
     os.close(w)
     def answer():
+        status = os.waitpid(pid, 0)[1]
+        try: os.killpg(pid, signal.SIGKILL) # a worker whose parent dies before it has looked for it never ends by itself
+        except ProcessLookupError: pass
         with open(r) as o: text = o.read()
-        return os.WTERMSIG(status)==signal.SIGKILL if os.WIFSIGNALED(status := os.waitpid(pid, 0)[1]) else False, text and json.loads(text)
+        return os.WIFSIGNALED(status) and os.WTERMSIG(status)==signal.SIGKILL, text and json.loads(text)
     return pid,answer
 
 def main(faces, root, per_phase, outside, seed):

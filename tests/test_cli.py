@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import fastai_resup.cli as cli
+from fastai_resup.checkpoint import Checkpoint
 from fastai_resup.cli import find_arch,load_model,resup_demo,resup_predict,resup_train
 from fastai_resup.files import new_folder
 from fastai_resup.labels import affectnet_schemes,fer2013_classes,rafdb_classes
@@ -216,6 +217,21 @@ def test_a_killed_training_goes_on(faces, tmp_path):
     x,y = (pd.read_csv(o/'history.csv').drop(columns='time') for o in (whole,rest))
     pd.testing.assert_frame_equal(x, y)
     assert len(y)==4
+
+def test_an_interrupted_training_says_how_to_go_on(faces, tmp_path, monkeypatch, capsys):
+    "By an interrupt that training itself sends after its first epoch; the resumed one says from where it goes on"
+    args = ['--weights', 'none', '--arch', 'test_resnet', '--img-size', 32, '--bs', 16, '--epochs', 2]
+    after_epoch,n = Checkpoint.after_epoch,[]
+    def write_and_interrupt(self):
+        after_epoch(self)
+        n.append(1)
+        if len(n)==1: signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr(Checkpoint, 'after_epoch', write_and_interrupt)
+    run = lambda *more: as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--checkpoint', tmp_path/'safe', *args, *more)
+    code,_,err = run()
+    assert code==130 and f'--resume goes on from the last checkpoint in {tmp_path}/safe' in err and 'nothing was written' not in err and not (tmp_path/'out').exists()
+    code,out,_ = run('--resume')
+    assert code==0 and f'ReSup: going on from {tmp_path}/safe/ReSup/fit0-epoch0000.pt' in out and (tmp_path/'out'/'p_clean.csv').is_file()
 
 @pytest.mark.parametrize('args,code,named', [(('--resume',),2,'--checkpoint'), (('--checkpoint','{faces}/ckpt'),2,'outside'), (('--checkpoint','{tmp}/out/ckpt'),2,'outside'), (('--checkpoint','{tmp}/old'),1,'--resume')])
 def test_checkpoint_arguments(args, code, named, faces, tmp_path, monkeypatch, capsys):
