@@ -1,6 +1,6 @@
 """Drawn faces: where suppression helps, where it doesn't, and what fastai's own tools do there, in runs of some seconds.
 
-    python benchmarks/drawn.py                                    # every setting, seeds 0-2: 42 runs
+    python benchmarks/drawn.py                                    # every setting, seeds 0-2
     python benchmarks/drawn.py --settings clean --seeds 0         # one of them
     python benchmarks/drawn.py --table                            # what is in the csv so far; trains nothing
 

@@ -155,7 +155,7 @@ def stage(
     cli = [p for p in modules if page_name(p).startswith('cli')]
     groups = {'Tutorials':[p for p in nbs if p.parent!=NBS], 'Explanations':list(texts), 'API':[p for p in modules if p not in cli], 'Command line':cli}
     names = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==default_exp(nbs[p])) for p in cli}
-    talks = [p for p in nbs if p.parent.name=='explanations']
+    talks = [p for p,nb in nbs.items() if p.parent.name=='explanations' or p.parent==NBS and p.stem!='index' and not default_exp(nb)] # the page of results exports nothing
     groups.update(Tutorials=[p for p in groups['Tutorials'] if p not in talks], Explanations=[*talks, *groups['Explanations']])
     nav = '\n\n'.join(toctree(k, [f'{names[p]} <{page_name(p)}>' if names.get(p) else page_name(p) for p in v]) for k,v in groups.items() if v)
     def target(p): return lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)

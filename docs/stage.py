@@ -44,7 +44,7 @@ def own_methods(
 )->list: # Names of its public methods and properties
     "What a class defines itself"
     tree = next(t for t in ast.parse(source).body if isinstance(t, ast.ClassDef) and t.name==cls)
-    return [t.name for t in tree.body if isinstance(t, _defs) and not t.name.startswith('_')]
+    return list(dict.fromkeys(t.name for t in tree.body if isinstance(t, _defs) and not t.name.startswith('_'))) # a setter has its property's name
 
 class Links:
     "Where back-ticked names lead: our own symbols and modules, commands, then fastai's and fastcore's"
