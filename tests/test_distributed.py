@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fastai_resup.distributed import traffic_per_epoch
+from fastai_resup.distributed import DistributedPair, traffic_per_epoch
 from fastai_resup.synth import make_faces
 
 pytest.importorskip('accelerate')
@@ -97,6 +97,11 @@ def test_traffic_is_what_the_formula_says(exact):
 def test_the_learner_is_plain_again(exact, default):
     for ranks in (exact[1], default):
         for rank in ranks: assert rank['left']==['PairedModel','TfmdDL', *rank['fresh']] and rank['logger']
+
+def test_without_accelerate_or_torchrun(monkeypatch):
+    with pytest.raises(RuntimeError, match='start the script by `torchrun'): DistributedPair()
+    monkeypatch.setitem(sys.modules, 'accelerate', None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'fastai_resup\[distributed\]'"): DistributedPair()
 
 def test_mistakes_are_named(folder):
     for rank in run(folder, 'errors', 2):
