@@ -46,7 +46,7 @@ def item_names(
 # %% ../nbs/08_audit.ipynb #00000006
 def _item_name(i, o, get_x):
     "The file of item `o`, number `i`"
-    o = getattr(o, 'file', o)
+    if not isinstance(o, pd.Series): o = getattr(o, 'file', o) # a row's column `file` lacks the path that `get_x` puts before it
     if not isinstance(o, (str,Path)) and len(get_x): o = get_x[0](o)
     return str(o) if isinstance(o, (str,Path)) else str(i)
 

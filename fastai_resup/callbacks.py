@@ -348,6 +348,7 @@ class PairMetrics(Callback):
     def before_fit(self):
         "Add the columns"
         self.mets = [[deepcopy(m) for m in self.learn.metrics] for _ in range(2)]
+        self.before_validate() # a callback may cancel validation before it begins
         refits = any(isinstance(cb, MixtureRefit) for cb in self.learn.cbs)
         known = getattr(self.dls, 'true_targs', None) is not None
         self.cols = ['noise_rate','auroc'][:(1+known) if refits else 0]

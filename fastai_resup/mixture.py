@@ -285,15 +285,17 @@ def _posterior_clean(
 
 # %% ../nbs/00_mixture.ipynb #0000002e
 def clean_lookup(
-    estimator, # fitted two-component mixture with `predict_proba` and `means_` (`BetaMixture`, `sklearn.mixture.GaussianMixture` on (n,1))
+    estimator, # fitted two-component mixture with `predict_proba`, `score_samples` and `means_` (`BetaMixture`, `sklearn.mixture.GaussianMixture` on (n,1))
     n:int=1001, # entries of the table, at linspace(0,1,n)
     rise:float=2e-3, # share of a line from .05 to .95 that is mixed in, in [0,1), so that the table rises everywhere; 0: the repaired posterior alone
 )->torch.Tensor: # p(clean) at linspace(0,1,n), float32 (n,), rising, or never falling with `rise=0`
     "Table of p(clean), monotone on both sides; raises `ValueError` unless `n` >= 2, `rise` in [0,1) and two components, `DegenerateMixtureError` if not finite"
     if n < 2: raise ValueError(f'a lookup needs at least 2 entries, not {n}')
     if not 0 <= rise < 1: raise ValueError(f'rise must lie in [0, 1), not {rise}: it is the share of a line that is mixed into p(clean)')
-    p, mean = _posterior_clean(estimator, np.linspace(0, 1, n))
-    low = p[:max(1, int(mean*(n-1)) + 1)].argmin()
+    x = np.linspace(0, 1, n)
+    p, mean = _posterior_clean(estimator, x)
+    blind = np.exp(estimator.score_samples(x[:,None])) < 1e-9 # no component has a say there, so a p(clean) of 0 is no dip
+    low = (p + blind)[:max(1, int(mean*(n-1)) + 1)].argmin()
     p[:low] = p[low]
     return torch.from_numpy((1-rise)*np.maximum.accumulate(p) + rise*np.linspace(.05, .95, n)).float()
 

@@ -88,13 +88,15 @@ def test_fastai_folder(faces):
     df = LabelAudit.from_learner(learn).df
     same(df, by_hand(learn, dls.train_ds.items, [f.parent.name for f in dls.train_ds.items], list(dls.vocab)))
 
-def test_fastai_table(faces):
+@pytest.mark.parametrize('col', ['name','file'])
+def test_fastai_table(faces, col):
     files = sorted((faces/'train').rglob('*.png'))
     table = pd.DataFrame(dict(name=[str(f.relative_to(faces)) for f in files], label=[f.parent.name for f in files]))
+    table = table.rename(columns=dict(name=col))
     dls = ImageDataLoaders.from_df(table, faces, valid_pct=.3, seed=1, bs=8, num_workers=0, item_tfms=Resize(16))
     learn = pair(dls)
     items = dls.train_ds.items
-    same(LabelAudit.from_learner(learn).df, by_hand(learn, [f'{faces}/{o}' for o in items.name], items.label.tolist(), list(dls.vocab)))
+    same(LabelAudit.from_learner(learn).df, by_hand(learn, [f'{faces}/{o}' for o in items[col]], items.label.tolist(), list(dls.vocab)))
 
 def test_each_network_runs_once_and_nothing_changes(faces):
     dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, num_workers=0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.schedule import fine_tune, fit_one_cycle, lr_find
@@ -19,9 +19,11 @@ from fastai.vision.data import ImageDataLoaders
 from fastcore.foundation import L
 from sklearn.mixture import GaussianMixture
 
-from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, ordered_pass
+from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, balance_factors, ordered_pass
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
+from fastai_resup.losses import Pair, resup_loss
+from fastai_resup.mixture import p_clean
 from fastai_resup.models import PairedModel
 from fastai_resup.synth import make_faces
 
@@ -48,7 +50,15 @@ class Spy(Callback):
     def after_loss(self):
         if self.training: self.weighted.append((self.learn.opt.frozen_idx, int(self.learn.model.epochs.sum()), self.pred.weigh is not None))
 
-def mixture(learn): return {k:v.clone() for k,v in learn.model.state_dict().items() if k in ('lookup','density','hist','noise_rate','epochs')}
+class NoValidation(Callback):
+    order = -5
+    def before_validate(self): raise CancelValidException()
+
+def test_validation_may_be_cancelled(learn):
+    learn.fit(2, cbs=[ReSup(), NoValidation()])
+    assert len(learn.refits)==2 and len(learn.recorder.values)==2
+
+def mixture(learn): return {k:v.clone() for k,v in learn.model.state_dict().items() if k in ('lookup','density','hist','noise_rate','clean_by_class','epochs')}
 def same(a, b): return all(torch.equal(a[k], b[k]) for k in a)
 
 def test_warmup_counts_over_both_fits_of_fine_tune(learn):
@@ -244,3 +254,30 @@ def test_random_items_repeat_with_the_same_number_of_workers(faces):
         first.append(repeated(faces, workers, item_tfms=crop))
         assert same(first[-1], repeated(faces, workers, item_tfms=crop))
     assert not same(*first)
+
+def test_classes_that_look_noisy_as_a_whole_get_weight_back(learn):
+    learn.fit(3, cbs=ReSup())
+    m,dls = learn.model,learn.dls
+    p = p_clean(learn.similarities, m.lookup, clip=1e-4)
+    seen = learn.similarities.isfinite().all(0)
+    for c in range(7):
+        at = seen & (dls.train_targs==c)
+        torch.testing.assert_close(m.clean_by_class[:,c], p[:,at].mean(1), atol=1e-5, rtol=1e-5)
+    f = balance_factors(m.clean_by_class, 1-m.noise_rate, .5)
+    assert f.shape==(2,7) and (f[0].argmax()==m.clean_by_class[0].argmin()) and f.max()>1>f.min()
+
+def test_balance_reaches_the_loss(learn):
+    "The loss of a weighted batch is that of weights times factors, and reference has none"
+    seen = []
+    class See(Callback):
+        order = 40
+        def after_loss(self):
+            if self.training and self.pred.weigh is not None: seen.append((self.learn.loss.item(), Pair([o.detach() for o in self.pred]), self.y.as_subclass(torch.Tensor), self.pred.balance, self.pred.weigh))
+    learn.fit(2, cbs=[ReSup(balance=1., agreement=2.), See()])
+    for loss,pair,y,f,weigh in seen:
+        want = resup_loss(pair, y, weigh(pair.similarity(y))*f[:,y], 2., True)
+        assert abs(loss-want.item())<1e-4
+    assert len(seen)>=5
+    n = len(seen)
+    learn.fit(1, cbs=[ReSup(preset='reference'), See()])
+    assert len(seen)>n and all(o[3] is None for o in seen[n:])
