@@ -329,7 +329,10 @@ class Checkpoint(Callback):
             raise FileExistsError(f'{folder} has the checkpoint {old[0].name} of an earlier run: go on with resume=True, or choose another folder')
         for o in folder.glob('.fit*.tmp'): _unlink(o) # of a run that was killed while it wrote
         f,state = last_checkpoint(folder)
-        if f: self.found = f,state
+        if f:
+            self.found = f,state
+            there = _found(folder)
+            for o in there[there.index(f)+self.keep:]: o.unlink() # as a run that was killed between writing and tidying would have done
         elif self.resume: warnings.warn(f'there is no checkpoint in {folder} yet, so training starts at the beginning')
 
     def _finish(self, f, state):
