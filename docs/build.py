@@ -18,6 +18,7 @@ from stage import NBS, ROOT, Links, default_exp, linkify, matrix_page, own_metho
 BUILD = ROOT/'docs'/'_build'
 PAGES = ROOT/'docs'/'pages'
 MATRIX = ROOT/'tests'/'test_matrix.py'
+PROJECT = [ROOT/'CONTRIBUTING.md', ROOT/'CHANGELOG.md']
 NOTE = '<!-- Written by `python docs/build.py --readme` from nbs/index.ipynb: edit that. -->'
 
 def config():
@@ -139,6 +140,19 @@ def site_target(
 
 def toctree(caption, pages): return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(pages) + '\n```'
 
+def navigation(
+    staged:dict, # Source file to the name of its page, in the order of the site
+    modules:dict, # Notebook to the module that it exports
+)->dict: # Caption to source files
+    "What stands at the left of each page, in the order in which a reader wants it; exits where a page would stand nowhere"
+    start = NBS/'tutorials'/'01_first_folder.ipynb'
+    within = lambda d: [p for p in staged if p.parent==d and p!=start]
+    api = [p for p in modules if not page_name(p).startswith('cli')]
+    res = {'Start here':[start], 'Tutorials':within(NBS/'tutorials'), 'Explanations':within(NBS/'explanations')+within(PAGES), 'Results':[p for p in within(NBS) if p not in modules and p.stem!='index'],
+        'API':api, 'Command line':[p for p in modules if p not in api], 'Project':[p for p in PROJECT if p in staged]}
+    if lost := set(staged)-{NBS/'index.ipynb'}-{p for v in res.values() for p in v}: sys.exit(f'no place in the navigation for {", ".join(map(str, lost))}')
+    return res
+
 def stage(
     executed:dict, # Notebook to its executed copy
 )->Path: # Folder for Sphinx
@@ -148,16 +162,13 @@ def stage(
     dest.mkdir(parents=True)
     nbs = {p:read_nb(o) for p,o in executed.items()}
     links,commands = find_links(nbs)
-    texts = {PAGES/'matrix.md':matrix_page(MATRIX), **{p:p.read_text(encoding='utf-8') for p in sorted(PAGES.glob('*.md'))}}
-    staged = {**{p:f'{page_name(p)}.ipynb' for p in nbs}, **{p:f'{page_name(p)}.md' for p in texts}}
+    texts = {PAGES/'matrix.md':matrix_page(MATRIX), **{p:p.read_text(encoding='utf-8') for p in [*sorted(PAGES.glob('*.md')), *PROJECT]}}
+    staged = {**{p:f'{page_name(p)}.ipynb' for p in nbs}, **{p:f'{page_name(p).lower()}.md' for p in texts}}
     if len(set(staged.values()))<len(staged): sys.exit(f'two pages have the same name: {sorted(staged.values())}')
-    modules = [p for p,nb in nbs.items() if default_exp(nb)]
-    cli = [p for p in modules if page_name(p).startswith('cli')]
-    groups = {'Tutorials':[p for p in nbs if p.parent!=NBS], 'Explanations':list(texts), 'API':[p for p in modules if p not in cli], 'Command line':cli}
-    names = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==default_exp(nbs[p])) for p in cli}
-    talks = [p for p,nb in nbs.items() if p.parent.name=='explanations' or p.parent==NBS and p.stem!='index' and not default_exp(nb)] # the page of results exports nothing
-    groups.update(Tutorials=[p for p in groups['Tutorials'] if p not in talks], Explanations=[*talks, *groups['Explanations']])
-    nav = '\n\n'.join(toctree(k, [f'{names[p]} <{page_name(p)}>' if names.get(p) else page_name(p) for p in v]) for k,v in groups.items() if v)
+    modules = {p:mod for p,nb in nbs.items() if (mod := default_exp(nb))}
+    ran = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==mod) for p,mod in modules.items()}
+    groups = navigation(staged, modules)
+    nav = '\n\n'.join(toctree(k, [f'{ran[p]} <{Path(staged[p]).stem}>' if ran.get(p) else Path(staged[p]).stem for p in v]) for k,v in groups.items() if v)
     def target(p): return lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)
     for p,nb in nbs.items():
         cells = page_cells(nb, links, commands)

@@ -130,10 +130,25 @@ def entry(
     head = f':::::{{py:{kind}}} {name}{sig}\n:module: {module.__name__}\n\n'
     if kind in ('class','exception'): head = ':'+head
     near = partial(links, cls=name.partition('.')[0])
-    doc = re.split(r'\n-{4,}\n', inspect.cleandoc(o.__doc__ or ''))[0] # fasttransform adds the other methods of the name below a line
-    body = linkify(_plain(doc), near) + '\n\n' + linkify(_table(o), near)
+    base = _kind(inherited(module, name), name)[1]
+    body = linkify(_plain(docstring(o, base)), near) + '\n\n' + linkify(_table(o, base), near)
     if command: body += f'\n\n```text\n{anno_parser(getattr(o, "__wrapped__", o), prog=command).format_usage().strip()}\n```'
     return f'<span id="{name.lower()}"></span>\n\n{head}{body}\n\n{inner}\n' + head[:head.index('{')] + '\n'
+
+def inherited(
+    module, # A module of the package
+    name:str, # `Class.name`
+): # The method of the nearest base class that has it, None without one
+    "What a method overrides"
+    cls,_,attr = name.rpartition('.')
+    return next((vars(b)[attr] for b in getattr(module, cls).__mro__[1:] if attr in vars(b)), None) if cls else None
+
+def docstring(
+    o, # Function or class
+    base=None, # The function that it overrides, whose docstring serves where `o` has none
+)->str: # '' for none
+    "The docstring, without what fasttransform adds below a line: the other methods of the name"
+    return re.split(r'\n-{4,}\n', inspect.cleandoc(o.__doc__ or getattr(base, '__doc__', None) or ''))[0]
 
 def _plain(text):
     "Text of a docstring or comment, in which only back-ticks are markup"
@@ -147,20 +162,43 @@ def _kind(o, name):
     if inspect.isclass(o): return ('exception' if issubclass(o, BaseException) else 'class'),o,False
     return ('method',o,True) if '.' in name else ('function',o,False)
 
-def _table(o):
-    "Table of parameters and of what is returned, without `self`"
-    if inspect.isclass(o) and issubclass(o, BaseException): return ''
+def parameters(
+    o, # Function or class
+    base=None, # The function that it overrides, whose comments serve where `o` has none
+)->tuple: # Parameter to its description (see docments), those written here first; and names of those that are only passed on, with no comment
+    "Parameters and what is returned, without `self`; an override is described by what it overrides"
     dm = {k:v for k,v in docments(o, full=True, returns=True).items() if k not in ('self','cls')}
-    for k,v in dm.items(): v['docment'] = v.get('docment') or _comment(o, k)
-    told = {k:v for k,v in dm.items() if v.get('docment') or k!='return'}
-    if not any(v.get('docment') for v in told.values()): return ''
-    rows = [(_written(k, v), _plain((v.get('docment') or '').replace('\n', ' '))) for k,v in told.items()]
-    return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('parameter', ''), ('---',)*2, *rows])
+    above = docments(base, returns=True) if base else {}
+    for k,v in dm.items(): v['docment'] = v.get('docment') or _comment(o, k) or above.get(k) or (_comment(base, k) if base else None)
+    passed = [k for k in dm if k!='return' and not dm[k]['docment'] and k not in _own_parameters(o)]
+    return {k:v for k,v in dm.items() if k not in passed},passed
+
+def _init(o): return inspect.unwrap(o.__init__ if inspect.isclass(o) else o)
+
+def _own_parameters(o):
+    "Names that the code of the package itself has, not what `delegates` or a base class of another package adds"
+    f = _init(o)
+    if not hasattr(f, '__code__') or not f.__module__.startswith('fastai_resup'): return []
+    return f.__code__.co_varnames[:f.__code__.co_argcount+f.__code__.co_kwonlyargcount+(f.__code__.co_flags>>2&1)+(f.__code__.co_flags>>3&1)]
+
+def _origin(o):
+    "Name of what takes the parameters that are passed on"
+    to = getattr(_init(o), '__delwrap__', None) or getattr(o, '__delwrap__', None)
+    if to: return to.__qualname__.removesuffix('.__init__')
+    return next(c for c in o.__mro__ if '__init__' in vars(c)).__name__ if inspect.isclass(o) else ''
+
+def _table(o, base=None):
+    "Table of parameters and of what is returned"
+    if inspect.isclass(o) and issubclass(o, BaseException): return ''
+    told,passed = parameters(o, base)
+    rows = [(_written(k, v), _plain((v.get('docment') or '').replace('\n', ' '))) for k,v in told.items() if v.get('docment') or k!='return']
+    if passed and _origin(o)!='object': rows.append((', '.join(f'``{k}``' for k in passed), f'as in `{_origin(o)}`' if _origin(o) else 'passed on'))
+    return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('parameter', ''), ('---',)*2, *rows]) if rows else ''
 
 def _comment(o, name):
     "The comment of `*args`, `**kwargs`, or a `def` without a type for what it returns, which docments leaves out"
-    pattern = r'\bdef \w+\([^()]*\): # (.+)' if name=='return' else rf'\*{name},? *# *(.+)' if name in ('args','kwargs') else None
-    try: m = pattern and re.search(pattern, inspect.getsource(o.__init__ if inspect.isclass(o) else o))
+    pattern = r'\bdef \w+\([^()]*\): # (.+)' if name=='return' else rf'\*{name},? *# *(.+)'
+    try: m = re.search(pattern, inspect.getsource(o.__init__ if inspect.isclass(o) else o))
     except (OSError, TypeError): return None # made by a decorator, as a dataclass's `__init__` is
     return m[1] if m else None
 

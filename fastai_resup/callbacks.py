@@ -143,7 +143,9 @@ class MixtureRefit(Callback):
     Leaves the fitted estimators in `learn.mixtures`, the similarities (2, N) in `learn.similarities`, those of the last three refits with the given ids (N,) in
     `learn.recent_similarities`, a row per epoch in `learn.refits`, and the
     lookups in the model; with `history`, p(clean) after each refit in `learn.p_clean_history`, a list of float16 arrays (N,), 2 bytes per image and epoch. A fit that isn't possible (constant similarities, a collapse) keeps the previous mixture, or weights of 1
-    where there is none, and warns. Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't."""
+    where there is none, and warns. Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't.
+
+    Raises ValueError for an argument that can't be right, TypeError on a learner without two networks."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
@@ -158,7 +160,9 @@ class MixtureRefit(Callback):
         store_attr()
         self.estimator,self.record = ifnone(estimator, BetaMixture(max_iter=100)),None
 
-    def before_fit(self): check_paired(self.learn, type(self).__name__)
+    def before_fit(self):
+        "Refuse a learner without two networks"
+        check_paired(self.learn, type(self).__name__)
 
     def before_train(self):
         "Start to record, or catch up with a fit where the networks are trained and have no mixture yet"
@@ -282,7 +286,9 @@ class LossReweight(Callback):
         max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
     ): store_attr()
 
-    def before_fit(self): check_paired(self.learn, type(self).__name__)
+    def before_fit(self):
+        "Refuse a learner without two networks"
+        check_paired(self.learn, type(self).__name__)
 
     def before_train(self):
         "Ask once an epoch whether to weigh, so that no batch has to"
@@ -305,7 +311,8 @@ class ReSup(MixtureRefit, LossReweight):
     """Suppress noisy labels: `learn.fine_tune(5, cbs=ReSup())` (Zhang et al., arXiv 2305.17895).
 
     `MixtureRefit` and `LossReweight` in one callback, with their arguments. `preset='reference'` sets mixture, weights and loss as in the authors' own
-    program; arguments given beside it win. Raises TypeError on a learner without two networks."""
+    program; arguments given beside it win. Raises ValueError for an unknown preset, TypeError for an unknown argument, or on a learner
+    without two networks."""
     @delegates(MixtureRefit.__init__, keep=True)
     @delegates(LossReweight.__init__)
     def __init__(self,
@@ -357,7 +364,9 @@ class PairMetrics(Callback):
         at = len(cols) - int(self.learn.recorder.add_time)
         self.learn.recorder.metric_names = cols[:at] + L(names) + cols[at:]
 
-    def before_train(self): check_batches(self.learn)
+    def before_train(self):
+        "Refuse batches that can't train"
+        check_batches(self.learn)
 
     def after_train(self):
         "Count the epoch"
@@ -365,6 +374,7 @@ class PairMetrics(Callback):
         get_model(self.model).epochs[int(self.opt.frozen_idx==0)] += 1
 
     def before_validate(self):
+        "Begin to count"
         for m in sum(self.mets, []): m.reset()
 
     def after_batch(self):

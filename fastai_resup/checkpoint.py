@@ -297,7 +297,9 @@ class Checkpoint(Callback):
         self.n_fit,self.found = -1,None
 
     @property
-    def trains(self): return not (self.learn.lock.locked() or hasattr(self.learn, 'lr_finder')) # `validate` and `get_preds` hold the lock
+    def trains(self)->bool:
+        "Is this a fit that trains, and not `validate`, `get_preds` or `lr_find`?"
+        return not (self.learn.lock.locked() or hasattr(self.learn, 'lr_finder')) # `validate` and `get_preds` hold the lock
 
     def before_fit(self):
         "Begin, pass over a fit that is done, or finish one that was interrupted"

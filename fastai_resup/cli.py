@@ -39,11 +39,19 @@ class EpochRows(Callback):
     order = Recorder.order+2 # after the Recorder and `PairMetrics` have completed the row
     def __init__(self): self.rows,self.n_fits = [],0
 
-    def before_fit(self): self.n_fits += 1
+    def before_fit(self):
+        "Count the fits"
+        self.n_fits += 1
 
-    def state_dict(self): return dict(rows=self.rows) # for `Checkpoint`
+    def state_dict(self)->dict:
+        "What `Checkpoint` keeps"
+        return dict(rows=self.rows)
 
-    def load_state_dict(self, state): self.rows = state['rows']
+    def load_state_dict(self,
+        state:dict, # What `state_dict` returned
+    ):
+        "Go on with the rows of an interrupted run"
+        self.rows = state['rows']
 
     def after_epoch(self):
         "Keep the row"
@@ -293,7 +301,7 @@ def load_images(
 )->FERDataLoaders:
     """The images below `path`, each of which has been read once to see whether that works.
 
-    Raises ValueError naming unreadable images, or where there is only one class, and what the constructors of `FERDataLoaders` raise."""
+    Raises FileNotFoundError where `path` isn't there, ValueError naming unreadable images, or where there is only one class, and what the constructors of `FERDataLoaders` raise."""
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f'{path} does not exist')
     make,kw = _reader(path, format)
@@ -354,7 +362,9 @@ def resup_train(
     checkpoint:str=None, # Folder for a checkpoint after each epoch, from which --resume goes on
     resume:bool=False, # Go on from the last checkpoint in --checkpoint, with the same other arguments
 ):
-    "Train two networks with ReSup on images whose labels may be wrong, and say which labels probably are"
+    """Train two networks with ReSup on images whose labels may be wrong, and say which labels probably are.
+
+    Called from Python, wrong arguments raise UsageError, and an `out` or checkpoints that are there already FileExistsError."""
     settings,out,path = dict(command='resup-train', **locals()),Path(out).resolve(),Path(path)
     check_args(epochs=epochs, img_size=img_size, bs=bs, lr=lr, noise=noise, seed=seed, valid_pct=valid_pct, warmup=warmup)
     if (format=='affectnet') != (scheme is not None): raise UsageError('--format affectnet needs --scheme official, alphabetical8 or alphabetical7, and nothing else does')
@@ -478,7 +488,9 @@ def resup_predict(
 ):
     """Class and probability of new images, as csv.
 
-    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open models that you trust."""
+    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open models that you trust.
+
+    Called from Python, no images raise UsageError, an `out` that is there already FileExistsError."""
     if not images: raise UsageError('give at least one image, or a folder of them')
     if out and Path(out).exists() and not overwrite: raise FileExistsError(f'{out} exists: choose another --out, or replace it with --overwrite')
     files = find_images(images)

@@ -97,6 +97,8 @@ def resup_audit(
 ):
     """Write a page on which to decide about every label, or apply the decisions that were made there.
 
+    Called from Python, wrong arguments raise UsageError, a model or data that aren't there FileNotFoundError.
+
     A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open models that you trust. With a p_clean.csv, or with --apply, it isn't opened."""
     check_args(n=n)
     if format not in ('auto','folder','ferplus'): raise UsageError(f"--format must be auto, folder or ferplus, not {format!r}")

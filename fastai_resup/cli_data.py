@@ -30,7 +30,7 @@ def resup_data(
     out:str, # Folder to make: FERPlus's layout with fer2013new.csv, train|valid|test/<class> without it
     votes:str=None, # FERPlus's fer2013new.csv; 'none' to do without; default: the one beside fer2013.csv, if any
 ):
-    "Turn a published data file into folders of images; given again after a stop, go on"
+    "Turn a published data file into folders of images; given again after a stop, go on. Called from Python, another `dataset` raises UsageError"
     if dataset!='fer2013': raise UsageError(f'the data set must be fer2013, not {dataset!r}')
     src,out = Path(src),Path(out)
     csv_file = src/'fer2013.csv' if src.is_dir() else src

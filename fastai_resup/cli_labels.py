@@ -41,7 +41,7 @@ def label_rows(
     seed:int=0, # Of the split
     valid_pct:float=None, # Share of each class to hold out where the data set doesn't say which images are for validation; 0.2 if not given
 )->tuple: # Table (`file`, `label`, `is_valid`), class names in the order of their ids, folder that names are relative to
-    "The images of a data set with their labels; raises what its reader raises, naming files and lines"
+    "The images of a data set with their labels; raises `UsageError` for a `valid_pct` that a data set has no use for, and what its reader raises, naming files and lines"
     path,format = Path(path),find_format(path, format)
     if format=='csv': return _csv_rows(path, seed, valid_pct)
     if path.is_file(): return _rafdb_rows(path)
@@ -190,7 +190,9 @@ def resup_noise(
     valid_pct:float=None, # Share of the images to hold out with right labels, where the data set doesn't say which (0.2)
     overwrite:bool=False, # Replace the file?
 ):
-    "Replace training labels of a data set by wrong ones, as a noise model says, and write down which"
+    """Replace training labels of a data set by wrong ones, as a noise model says, and write down which.
+
+    Called from Python, wrong arguments raise UsageError, an `out` that is there already FileExistsError."""
     check_args(seed=seed, valid_pct=valid_pct)
     if model not in noise_models: raise UsageError(f"--model must be one of {', '.join(noise_models)}, not {model!r}")
     if form not in ('manifest','list'): raise UsageError(f"--form must be manifest or list, not {form!r}")

@@ -120,7 +120,9 @@ class FERItem:
     probs:np.ndarray=None # Soft label, shape (K,); `None` where the label is hard
 
     @property
-    def file(self)->Path: return Path(self.name) # The image file
+    def file(self)->Path:
+        "The image file"
+        return Path(self.name)
 
 # %% ../nbs/02_data.ipynb #00000015
 def item_file(
@@ -693,7 +695,7 @@ def from_fer2013(cls:FERDataLoaders,
     valid_pct:float=None, # Share of each class of the training images to hold out, in place of `valid`
     **kwargs
 ) -> FERDataLoaders: # Training and validation `DataLoader`
-    "From FER2013, 7 classes; raises what `write_fer2013` and `FERDataLoaders.from_table` raise, and `FileNotFoundError` where there is neither a csv nor a folder `train`."
+    "From FER2013, 7 classes; raises `ValueError` for another `valid`, what `write_fer2013` and `FERDataLoaders.from_table` raise, and `FileNotFoundError` where there is neither a csv nor a folder `train`."
     if valid not in ('valid','test'): raise ValueError(f"valid must be 'valid' or 'test', got {valid!r}")
     path = Path(path)
     csv_file = path if path.is_file() else path/'fer2013.csv'

@@ -106,7 +106,7 @@ class ProbabilityModel(nn.Module):
     def __init__(self,
         nets, # One or more networks: normalised images to logits (B, K); they are copied
         mean=0., # What the images are normalised by, anything that broadcasts with (B, C, H, W)
-        std=1.,
+        std=1., # What they are divided by after that, the same form
     ):
         super().__init__()
         self.nets = nn.ModuleList([deepcopy(o) for o in nets]).cpu().float()
@@ -160,7 +160,7 @@ def to_onnx(
 )->Path: # `f`
     """Write an ONNX file: input `images` (B, 3, H, W) in [0, 1], output `probabilities` (B, K); B is free. All or nothing.
 
-    Raises ModuleNotFoundError naming the extra, TypeError for other tasks than classification, RuntimeError where the check fails, OSError where
+    Raises ModuleNotFoundError naming the extra, ImportError for a PyTorch before 2.5, TypeError for other tasks than classification, RuntimeError where the check fails, OSError where
     `f` can't be written."""
     onnx = _need('onnx', "Install it by `pip install 'fastai_resup[onnx]'`.")
     _need('onnxscript', "Install it by `pip install 'fastai_resup[onnx]'`.")

@@ -113,6 +113,7 @@ class DistributedPair(Callback):
     def __getstate__(self): return {**self.__dict__, **dict.fromkeys(('accelerator','ddp','parts'))} # an exported learner works alone
 
     def before_fit(self):
+        "Refuse `lr_find`, and begin with the bare model"
         if self.accelerator and hasattr(self.learn, 'lr_finder'):
             raise RuntimeError('lr_find does not work in several processes: fastai keeps the weights to return to in a file that only the first one writes. Run it in one process (python, not torchrun), and pass the rate to the fit.')
         self._unwrap()
@@ -158,7 +159,9 @@ class DistributedPair(Callback):
             self.learn.loss = self.learn.loss_func(self.learn.pred, *self.learn.yb)
             for cb in cbs: cb.after_batch()
 
-    def after_fit(self): self._unwrap()
+    def after_fit(self):
+        "Leave the bare model"
+        self._unwrap()
 
     def part(self,
         dl, # DataLoader in order

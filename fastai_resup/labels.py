@@ -65,11 +65,19 @@ class NoiseReport:
     vocab:tuple # K class names
 
     @property
-    def n(self)->int: return int(self.counts.sum()) # Images compared
+    def n(self)->int:
+        "Images compared"
+        return int(self.counts.sum())
+
     @property
-    def n_flips(self)->int: return int(self.counts.sum()-np.trace(self.counts)) # Images whose given label isn't the true one
+    def n_flips(self)->int:
+        "Images whose given label isn't the true one"
+        return int(self.counts.sum()-np.trace(self.counts))
+
     @property
-    def rate(self)->float: return self.n_flips/self.n if self.n else float('nan') # Share of wrong labels; NaN without images
+    def rate(self)->float:
+        "Share of wrong labels; NaN without images"
+        return self.n_flips/self.n if self.n else float('nan')
 
     @property
     def transition(self): # DataFrame (K, K): row i is how the given labels of true class i are spread; NaN for a class without images

@@ -60,7 +60,7 @@ def plot_mixture(self:ReSupLearner,
     axs=None,          # Two matplotlib axes; None: new ones
     figsize=(10,3.5),  # Size of the new figure, inches
 ):                     # The two axes
-    "Histogram of each network's similarities with the fitted noisy and clean component, and p(clean)"
+    "Histogram of each network's similarities with the fitted noisy and clean component, and p(clean); raises ValueError while there is no mixture"
     model = get_model(self.model)
     if not model.has_mixture: raise ValueError('There is no mixture yet: train with `cbs=ReSup()` first.')
     if axs is None: _,axs = plt.subplots(1, 2, figsize=figsize, layout='constrained')
@@ -90,11 +90,21 @@ def resup_learner(
     pretrained:bool=True, # Start from pretrained weights (a download where `weights` is None)?
     weights=None,        # Path, state dict or 'lite0' (see `create_net`); a pair for two different files
     normalize:bool=True, # Add the normalisation that the weights want to `dls`?
-    loss_func=None, opt_func=Adam, lr=defaults.lr, splitter=None, cbs=None, metrics=None, path=None, # As in `Learner`
-    model_dir='models', wd=None, wd_bn_bias=False, train_bn=True, moms=(0.95,0.85,0.95), # As in `Learner`
-    **kwargs
+    loss_func=None,      # A `ReSupLoss`, such as `ReSupLoss(label_smoothing=.1)`; None: `ReSupLoss()`
+    opt_func=Adam,       # Optimizer, made as `Learner` makes it
+    lr=defaults.lr,      # Learning rate of fits that are given none
+    splitter=None,       # Splitter of ONE network into parameter groups; None: that of the architecture
+    cbs=None,            # Callbacks that stay on the learner
+    metrics=None,        # Metrics of the ensemble; the progress table has them for each network, too
+    path=None,           # Folder of the learner; None: that of `dls`
+    model_dir='models',  # Folder below `path` for saved models
+    wd=None,             # Weight decay of fits that are given none; None: the optimizer's
+    wd_bn_bias=False,    # Weight decay for batch norm and biases, too?
+    train_bn=True,       # Train batch norm in frozen groups, too?
+    moms=(0.95,0.85,0.95), # Momentum at the beginning, in the middle and at the end of `fit_one_cycle`
+    **kwargs             # Passed to fastai's `create_vision_model`, for the heads
 )->ReSupLearner:
-    """Two networks with fastai heads, frozen where their bodies are pretrained
+    """Two networks with fastai heads, frozen where their bodies are pretrained. Raises ValueError where the number of classes can't be found.
 
     `splitter` is that of the architecture; two architectures with different ones are both split into body and head.
 

@@ -64,7 +64,10 @@ class Pair(tuple):
     ):
         return super().__new__(cls, logits[0] if len(logits)==1 else logits)
 
-    def __init__(self, *logits): self.loss_func,self.weigh,self.agreement,self.normalize,self.balance = None,None,0.,False,None
+    def __init__(self,
+        *logits, # Two tensors of shape (B, K), or one sequence of two
+    ):
+        self.loss_func,self.weigh,self.agreement,self.normalize,self.balance = None,None,0.,False,None
 
     def with_loss(self,
         loss_func, # Function from (this pair, targets, reduction) to a scalar, or to shape (B,) with reduction 'none'; given `label_smoothing` and `weight` too where `ReSupLoss` has them

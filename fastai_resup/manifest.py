@@ -145,7 +145,7 @@ def _head(m):
 
 # %% ../nbs/01a_manifest.ipynb #00000049
 def manifest_text(
-    m:NoiseManifest
+    m:NoiseManifest # What to write
 )->str: # Its csv
     "What `NoiseManifest.save` writes; text is quoted where it has a line end in it"
     df = m.df.assign(**{c:text_column(map(guard_formula, m.df[c]), m.df.index) for c in ('file','true','label')})
@@ -228,7 +228,7 @@ def table(self:NoiseManifest,
 
 # %% ../nbs/01a_manifest.ipynb #00000057
 def label_list_text(
-    m:NoiseManifest,
+    m:NoiseManifest, # Whose labels
     with_valid:bool=False, # The validation rows too, with their true labels?
 )->str: # Lines such as `train_00001.jpg 5`, class numbers from 1 in the order of the vocab
     "The given labels as a label list; raises `ManifestError` for a name with a line end in it, or two images with one name"

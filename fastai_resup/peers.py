@@ -54,14 +54,18 @@ class Peer(Callback):
     _learn,active,trained = None,False,False
 
     @property
-    def learn(self): return self._learn
+    def learn(self):
+        "The learner, None outside a fit"
+        return self._learn
     @learn.setter
     def learn(self, v):
         if v is None: self.close() # fastai takes a callback off the learner however the fit ended
         self._learn = v
 
     @property
-    def net(self): return get_model(self.learn.model) # the `PairedModel`
+    def net(self): # A `PairedModel`
+        "The two networks, whatever wraps them"
+        return get_model(self.learn.model)
 
     def before_fit(self):
         "Refuse what can't work"
@@ -76,6 +80,7 @@ class Peer(Callback):
                 raise ValueError(f'{name} judges the label of each image, and {type(cb).__name__} mixes images: leave {type(cb).__name__} out.')
 
     def before_train(self):
+        "Begin an epoch, unless `lr_find` does"
         self.active = not hasattr(self.learn, 'lr_finder')
         if not self.active: return
         keep_order(self.dl)
@@ -84,6 +89,7 @@ class Peer(Callback):
         self.start_epoch()
 
     def before_batch(self):
+        "Look up the batch's ids"
         if not self.active: return
         if is_soft(self.y) and not self.soft:
             raise TypeError(f'{type(self).__name__} needs one class id per image, and these labels are soft: use hard labels (for FERPlus rule="majority").')
@@ -92,6 +98,7 @@ class Peer(Callback):
         self.start_batch()
 
     def after_pred(self):
+        "Give the pair its loss"
         self.unhook()
         if self.active: self.pred.with_loss(self.pair_loss)
 
@@ -110,20 +117,40 @@ class Peer(Callback):
         loss = self.batch_loss(pair, targ.as_subclass(Tensor)).expand(len(targ))
         return loss.mean() if reduction=='mean' else loss.sum() if reduction=='sum' else loss
 
-    def batch_loss(self, pair, y): # (B,), or a scalar
-        "By default both networks' losses, added up"
+    def batch_loss(self,
+        pair, # `Pair` of logits
+        y:Tensor, # Targets: class ids (B,), or soft labels (B, K) for methods that take them
+    )->Tensor: # Shape (B,), or a scalar
+        "The loss of a batch: by default both networks' losses, added up"
         return sum(self.net_loss(m, z.float(), y) for m,z in enumerate(pair))
 
-    def start_epoch(self): pass # called before each training epoch
-    def start_batch(self): pass # called before each training batch, with `ids`
-    def scores(self): return None # (2,N)
-    def net_loss(self, m, z, y): raise NotImplementedError
+    def start_epoch(self):
+        "For subclasses: called before each training epoch"
 
-    def hook(self, module, f, pre=False):
+    def start_batch(self):
+        "For subclasses: called before each training batch, with `ids` (B,), the places of its images in the training set"
+
+    def scores(self): # Shape (2, N), or None
+        "For subclasses: how right each label looks to each network, asked after the last epoch"
+
+    def net_loss(self,
+        m:int,    # Which network, 0 or 1
+        z:Tensor, # Its logits, shape (B, K), float32
+        y:Tensor, # Targets: class ids (B,), or soft labels (B, K) for methods that take them
+    )->Tensor:    # Shape (B,), or a scalar
+        "For subclasses: the loss of one network on a batch"
+        raise NotImplementedError
+
+    def hook(self,
+        module:nn.Module, # A part of one network
+        f, # What `register_forward_hook` takes
+        pre:bool=False, # Call it before the part's answer, as `register_forward_pre_hook` does?
+    ):
         "Hook `f` on `module` until the model has answered"
         self.hooks = [*getattr(self, 'hooks', []), module.register_forward_pre_hook(f) if pre else module.register_forward_hook(f)]
 
     def unhook(self):
+        "Remove what `hook` has added"
         for h in self.__dict__.pop('hooks', []): h.remove()
 
     def close(self):
@@ -300,7 +327,8 @@ class CoTeaching(Peer):
         self.drop = rate*min(self.epoch/max(self.ramp*self.n_epoch, 1e-6), 1)
         self.dropped = [*self.dropped, self.drop]
 
-    def known_rate(self):
+    def known_rate(self)->float:
+        "The true share of wrong labels; raises ValueError where it isn't known"
         true = getattr(self.dls, 'true_targs', None)
         if true is None: raise ValueError('CoTeaching has to be told the share of wrong labels, because the true labels are not known: pass noise_rate.')
         return (true!=self.dls.train_targs).float().mean().item()
@@ -368,7 +396,10 @@ class MCorrection(Peer):
         self.warm = self.epoch>=warmup_epochs(self.warmup, self.n_epoch)
         if self.warm: self.fit_mixtures(image_losses(self.learn))
 
-    def fit_mixtures(self, losses):
+    def fit_mixtures(self,
+        losses:Tensor, # Shape (2, N), see `image_losses`
+    ):
+        "Fit each network's mixture; one that can't be fitted stays as it was, with a warning"
         for m,l in enumerate(losses):
             try: self.fits[m] = LossMixture().fit(l)
             except DegenerateMixtureError as e: warnings.warn(f'M-correction keeps the former mixture of network {m}, or its labels ({e})')
@@ -380,8 +411,11 @@ class MCorrection(Peer):
         self.lam,self.other = Beta(self.alpha, self.alpha).sample().item(),torch.randperm(len(y), device=y.device)
         self.learn.xb = (torch.lerp(x[self.other], x, self.lam),)
 
-    def correct(self, x, y):
-        "Each network's targets (2, B, K) for unmixed images"
+    def correct(self,
+        x:Tensor, # Unmixed images, shape (B, C, H, W)
+        y:Tensor, # Given class ids, shape (B,)
+    )->Tensor:    # Shape (2, B, K)
+        "Each network's targets"
         with torch.no_grad(), evaluating(self.net) as net: z = [o.float() for o in net.pair(x)]
         res = []
         for fit,o in zip(self.fits, z):
@@ -502,8 +536,13 @@ class DivideMix(Peer):
         self.parts = [self.mix(m, x, onehot(y, p.shape[-1]), p) for m in range(2)]
         for net,(mixed,*_) in zip(self.net.nets, self.parts): self.hook(net, lambda mod,inp,mixed=mixed: (mixed,), pre=True)
 
-    def mix(self, m, x, y, p):
-        "Mixed images (2B, ...), mixed targets (2B, K) and which had a label (2B,), for network `m`"
+    def mix(self,
+        m:int,    # Which network, 0 or 1
+        x:Tensor, # Images in both views, shape (2B, C, H, W)
+        y:Tensor, # Given labels as distributions, shape (B, K)
+        p:Tensor, # Probabilities by network and view, shape (2, 2, B, K)
+    )->tuple:     # Mixed images (2B, C, H, W), mixed targets (2B, K), and which had a label (2B,)
+        "What one network trains on"
         targ,kept = refine_targets(y, p, self.w[1-m].to(y.device)[self.ids], m, self.threshold, self.t)
         targ,kept,other = targ.repeat(2, 1),kept.repeat(2),torch.randperm(len(x), device=x.device)
         lam = Beta(self.alpha, self.alpha).sample().item()
@@ -534,7 +573,11 @@ class HeadedPeer(Peer):
     "A peer with a small head per network, made by `make_head` for the features that enter the last layer, and trained by the learner's optimizer until the fit ends"
     heads,lent = None,None
 
-    def make_head(self, width): raise NotImplementedError # `nn.Module` for features (B, width)
+    def make_head(self,
+        width:int, # Number of features that enter the last layer
+    )->nn.Module:  # From features (B, width) to (B, 1)
+        "For subclasses: the head of one network"
+        raise NotImplementedError
 
     def start_epoch(self):
         "Have the heads, and let the optimizer train them"
@@ -632,6 +675,7 @@ class SCN(HeadedPeer):
         return self.gamma*rank_loss(a, low, self.margin) + (1-self.gamma)*F.cross_entropy(z, y, reduction='none')
 
     def after_train(self):
+        "Note how many labels were replaced"
         if self.active: self.changed = [*self.changed, (self.labels!=self.given).float().mean(1).tolist()]
 
     def scores(self):
@@ -657,7 +701,12 @@ class RUL(HeadedPeer):
 
     def make_head(self, width): return nn.Sequential(nn.Linear(width, 1), nn.Softplus())
 
-    def sigma(self, m, mu): return self.heads[m](mu.float())[:,0] + 1e-4
+    def sigma(self,
+        m:int,     # Which network, 0 or 1
+        mu:Tensor, # Features, shape (B, width)
+    )->Tensor:     # Shape (B,), positive
+        "Uncertainties by a network's head"
+        return self.heads[m](mu.float())[:,0] + 1e-4
 
     def start_batch(self):
         "Mix the features on their way to the last layer"

@@ -138,7 +138,7 @@ def suggest(self:LabelAudit,
     agree:bool=True, # Take only what both networks suggest?
     drop:bool=False, # Drop the images whose doubtful label isn't replaced? Otherwise they stay undecided
 )->pd.DataFrame: # Decisions, the most suspect first; columns of `decision_columns`
-    "Decide by numbers: relabel to the suggestion where a doubtful label has a sure one, and optionally drop where it hasn't"
+    "Decide by numbers: relabel to the suggestion where a doubtful label has a sure one, and optionally drop where it hasn't; raises ValueError unless `threshold` and `min_prob` lie between 0 and 1"
     if not (0<=threshold<=1 and 0<=min_prob<=1): raise ValueError(f'threshold and min_prob must be between 0 and 1, got {threshold} and {min_prob}')
     df = self.suspects(None)
     df = df[(df.p_clean<threshold) & (df.suggested!=df.label)]

@@ -81,6 +81,43 @@ def test_links_of_names_and_targets(build):
     assert stage.linkify('# `A`\nsee `A.b()`, [`A`](x) and `two words`\n```\n`A`\n```\n`B`', links)=='# `A`\nsee <A.b>, [`A`](x) and `two words`\n```\n`A`\n```\n<B>'
     assert build.relink('![a](b.png) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```', str.upper)=='![a](B.PNG) [c](https://d) [e](#f) `x`\n```\n[g](h)\n```'
 
+UNDOCUMENTED = {} # `module.name: what is missing` to the reason why it may be
+
+def test_every_public_symbol_is_documented(build):
+    import api
+    missing = [o for f in sorted(api.NBS.glob('*.ipynb')) for o in api.gaps(f)]
+    assert not (new := [o for o in missing if o not in UNDOCUMENTED]), '\n'.join(new)
+    assert set(UNDOCUMENTED)<=set(missing), 'these are mended: take them off the list'
+
+def test_what_is_not_documented_is_found(build, tmp_path, monkeypatch):
+    import api
+    from fastai_resup import files
+    from fastcore.nbio import dict2nb, mk_cell, write_nb
+    code = ['#| default_exp files', '#| export\ndef check_free(path, overwrite=False, known=()):\n    if known: raise KeyError(known)\n    raise FileExistsError(path)',
+            '#| export\ndef save_text(): pass', '#| hide\ncheck_free()', 'save_text()']
+    write_nb(dict2nb(dict(cells=[mk_cell(o) for o in code], metadata={}, nbformat=4, nbformat_minor=5)), tmp_path/'00_x.ipynb')
+    assert api.gaps(tmp_path/'00_x.ipynb')==['files.check_free: no example', 'files.check_free: raises KeyError, and the docstring does not say so']
+    def bare(path, n=1): pass
+    bare.__module__ = 'fastai_resup.files'
+    monkeypatch.setattr(files, 'save_text', bare)
+    assert api.gaps(tmp_path/'00_x.ipynb')[2:]==['files.save_text: no docstring', 'files.save_text: no comment for path', 'files.save_text: no comment for n']
+
+def test_overrides_are_described_by_what_they_override(build):
+    import stage
+    from fastai_resup import peers
+    text = stage.entry(peers, 'GCE.net_loss', lambda m, cls='': m[0])
+    assert 'the loss of one network on a batch' in text and 'Which network, 0 or 1' in text
+    text = stage.entry(peers, 'HeadedPeer', lambda m, cls='': m[0])
+    assert text.count('after_batch``')==1 and 'as in `Callback`' in text # fastai's parameters are one row, not one each
+
+def test_navigation_has_a_place_for_every_page(build):
+    staged = {p:'' for p in [*build.notebooks(), *build.PAGES.glob('*.md'), build.PAGES/'matrix.md', *build.PROJECT]}
+    mods = {p:'' for p in staged if p.parent==build.NBS and p.stem not in ('index','20_results')}
+    groups = build.navigation(staged, mods)
+    assert list(groups)==['Start here','Tutorials','Explanations','Results','API','Command line','Project'] and all(groups.values())
+    assert [p.stem for p in groups['Start here']+groups['Results']+groups['Project']]==['01_first_folder','20_results','CONTRIBUTING','CHANGELOG']
+    with pytest.raises(SystemExit, match='stray'): build.navigation({**staged, build.ROOT/'stray.md':''}, mods)
+
 def test_epochs_are_a_table_without_progress_bars(build):
     import stage
     text = '█\repoch     train_loss  time    \n█\r\rEpoch 1/1 : |██---| 50.00% [1/2 00:00<?]\rEpoch 1/1 :      \r0         6.5         03:39     \ndone\n'
