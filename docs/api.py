@@ -20,7 +20,7 @@ def symbols(
         if not src.startswith('#| export\n'): continue
         for name in public_names(src):
             inner = own_methods(src, name) if inspect.isclass(resolve(module, name)) else []
-            for n in [name, *(f'{name}.{m}' for m in dict.fromkeys(inner))]: yield module,n,src,shown,n!=name
+            for n in [name, *(f'{name}.{m}' for m in inner)]: yield module,n,src,shown,n!=name
 
 def raised(
     src:str, # Code of a cell

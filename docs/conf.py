@@ -9,6 +9,7 @@ cfg = cfg['DEFAULT']
 project,author,release,copyright = cfg['lib_name'],cfg['author'],cfg['version'],cfg['copyright']
 extensions = ['myst_nb','sphinx.ext.mathjax','sphinx.ext.linkcode']
 nb_execution_mode = 'off'
+nb_render_markdown_format = 'myst' # tables that a cell shows as Markdown are tables
 myst_enable_extensions = ['dollarmath','amsmath','colon_fence','attrs_inline','attrs_block']
 myst_heading_anchors = 3
 suppress_warnings = ['myst.header'] # symbols stand below headings of any level

@@ -107,10 +107,13 @@ def _default(o):
 def signature(
     f, # Function, method or class
     method:bool=False, # Leave out its first parameter?
+    passed=(), # Names of parameters that are only passed on: together they are `**kwargs`
 )->str: # `(x, n=1001)`
     "The signature without annotations, which stand in the table"
     ps = list(inspect.signature(f).parameters.values())[int(method):]
-    bare = [p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else _Shown(_default(p.default))) for p in ps]
+    kept = [p for p in ps if p.name not in passed or p.kind in (p.VAR_POSITIONAL,p.VAR_KEYWORD)]
+    if len(kept)<len(ps) and (not kept or kept[-1].kind!=inspect.Parameter.VAR_KEYWORD): kept.append(inspect.Parameter('kwargs', inspect.Parameter.VAR_KEYWORD))
+    bare = [p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else _Shown(_default(p.default))) for p in kept]
     return str(inspect.Signature(bare))
 
 class _Shown(str):
@@ -126,11 +129,11 @@ def entry(
     "The page's entry for a symbol: signature, docstring, parameters, and for a command its help"
     o = resolve(module, name)
     kind,o,method = _kind(o, name)
-    sig = '' if kind in ('property','exception') else signature(o, method)
+    base = _kind(inherited(module, name), name)[1]
+    sig = '' if kind in ('property','exception') else signature(o, method, parameters(o, base)[1])
     head = f':::::{{py:{kind}}} {name}{sig}\n:module: {module.__name__}\n\n'
     if kind in ('class','exception'): head = ':'+head
     near = partial(links, cls=name.partition('.')[0])
-    base = _kind(inherited(module, name), name)[1]
     body = linkify(_plain(docstring(o, base)), near) + '\n\n' + linkify(_table(o, base), near)
     if command: body += f'\n\n```text\n{anno_parser(getattr(o, "__wrapped__", o), prog=command).format_usage().strip()}\n```'
     return f'<span id="{name.lower()}"></span>\n\n{head}{body}\n\n{inner}\n' + head[:head.index('{')] + '\n'
@@ -170,6 +173,7 @@ def parameters(
     dm = {k:v for k,v in docments(o, full=True, returns=True).items() if k not in ('self','cls')}
     above = docments(base, returns=True) if base else {}
     for k,v in dm.items(): v['docment'] = v.get('docment') or _comment(o, k) or above.get(k) or (_comment(base, k) if base else None)
+    if 'return' in dm and dm['return']['docment']==_comment(o, 'kwargs'): dm['return']['docment'] = None # docments takes the last comment before `)` for that of what is returned
     passed = [k for k in dm if k!='return' and not dm[k]['docment'] and k not in _own_parameters(o)]
     return {k:v for k,v in dm.items() if k not in passed},passed
 
@@ -192,7 +196,7 @@ def _table(o, base=None):
     if inspect.isclass(o) and issubclass(o, BaseException): return ''
     told,passed = parameters(o, base)
     rows = [(_written(k, v), _plain((v.get('docment') or '').replace('\n', ' '))) for k,v in told.items() if v.get('docment') or k!='return']
-    if passed and _origin(o)!='object': rows.append((', '.join(f'``{k}``' for k in passed), f'as in `{_origin(o)}`' if _origin(o) else 'passed on'))
+    if passed and _origin(o)!='object': rows.append(('``**kwargs``', (f'as in `{_origin(o)}`' if _origin(o) else 'passed on') + f': {", ".join(passed)}'))
     return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('parameter', ''), ('---',)*2, *rows]) if rows else ''
 
 def _comment(o, name):

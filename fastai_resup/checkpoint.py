@@ -219,7 +219,7 @@ def _restore_record(learn, state):
 # %% ../nbs/15_checkpoint.ipynb #00000047
 def learner_state(
     learn, # A learner in a fit, between two epochs
-)->dict: # Plain values, see `plain`
+)->dict: # Plain values, see `plain`; they share memory with the learner, so write or copy them before it trains on
     "Everything that the rest of the fit depends on, apart from the call itself"
     scaler = vars(learn).get('scaler')
     return plain(dict(model=get_model(learn.model).state_dict(), opt=learn.opt.state_dict(), grads=[_grad(p) for p in learn.model.parameters()],

@@ -108,7 +108,11 @@ def test_overrides_are_described_by_what_they_override(build):
     text = stage.entry(peers, 'GCE.net_loss', lambda m, cls='': m[0])
     assert 'the loss of one network on a batch' in text and 'Which network, 0 or 1' in text
     text = stage.entry(peers, 'HeadedPeer', lambda m, cls='': m[0])
-    assert text.count('after_batch``')==1 and 'as in `Callback`' in text # fastai's parameters are one row, not one each
+    assert text.count('after_batch,')==1 and '| ``**kwargs`` | as in `Callback`: ' in text and 'HeadedPeer(**kwargs)' in text # fastai's parameters are one row, not one each
+    from fastai_resup import learner
+    text = stage.entry(learner, 'resup_learner', lambda m, cls='': m[0])
+    assert "| ``**kwargs`` | as in `create_vision_model`: cut, " in text and "heads" not in text.partition('*returns*')[2] and text.count('moms: tuple')==1
+    assert stage.own_methods('class A:\n  @property\n  def b(self): pass\n  @b.setter\n  def b(self, v): pass', 'A')==['b'] # twice is a warning of Sphinx
 
 def test_navigation_has_a_place_for_every_page(build):
     staged = {p:'' for p in [*build.notebooks(), *build.PAGES.glob('*.md'), build.PAGES/'matrix.md', *build.PROJECT]}
@@ -199,6 +203,16 @@ def test_home_leads_to_modules_and_to_the_source(browser, site):
     assert 'def fit' in (ROOT/file).read_text(encoding='utf-8').splitlines()[int(line)-1]
     _clean(browser, site)
 
+def test_navigation_leads_from_the_start_to_contributing(browser, site):
+    _size(browser, 1280)
+    browser.get(site)
+    assert browser.execute_script('return [...document.querySelectorAll(".sidebar-tree p.caption")].map(o => o.textContent.trim())')==[
+        'Start here','Tutorials','Explanations','Results','API','Command line','Project']
+    for text,page in (('Results','results'), ("fastai’s features",'matrix'), ('A card for your model','model_card'), ('peers','peers'), ('Contributing','contributing')):
+        browser.find_element('xpath', f'//div[contains(@class,"sidebar-tree")]//a[normalize-space(translate(., "\'", "’"))="{text}"]').click()
+        _wait(browser, f'return location.pathname.endsWith("/{page}.html")')
+    _clean(browser, site)
+
 def test_backticked_names_lead_to_their_entry(browser, site):
     browser.get(site+'mixture.html')
     browser.find_element('css selector', 'section p a[href$="fastai_resup.mixture.clean_lookup"]').click()
@@ -215,12 +229,13 @@ def test_formulas_are_set_without_a_network(browser, site):
 
 def test_search_finds_a_symbol_and_its_page_opens(browser, site):
     browser.get(site)
-    box = browser.find_element('css selector', 'input[name=q]')
-    box.send_keys('BetaMixture')
-    box.submit()
-    assert _wait(browser, 'return document.querySelectorAll("#search-results li a[href*=\'fastai_resup.mixture.BetaMixture\']").length')>=1
-    browser.find_element('css selector', '#search-results li a[href*="fastai_resup.mixture.BetaMixture"]').click()
-    _wait(browser, 'return location.pathname.endsWith("/mixture.html")')
+    for name in ('mixture.BetaMixture','peers.CoTeaching','checkpoint.Checkpoint'):
+        box = browser.find_element('css selector', 'input[name=q]')
+        box.send_keys(name.partition('.')[2])
+        box.submit()
+        assert _wait(browser, f'return document.querySelectorAll("#search-results li a[href*=\'fastai_resup.{name}\']").length')>=1
+        browser.find_element('css selector', f'#search-results li a[href*="fastai_resup.{name}"]').click()
+        _wait(browser, f'return location.pathname.endsWith("/{name.partition(".")[0]}.html")')
     _clean(browser, site)
 
 def test_dark_mode_is_dark(browser, site):
