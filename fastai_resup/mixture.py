@@ -292,10 +292,11 @@ def clean_lookup(
     "Table of p(clean), monotone on both sides; raises `ValueError` unless `n` >= 2, `rise` in [0,1) and two components, `DegenerateMixtureError` if not finite"
     if n < 2: raise ValueError(f'a lookup needs at least 2 entries, not {n}')
     if not 0 <= rise < 1: raise ValueError(f'rise must lie in [0, 1), not {rise}: it is the share of a line that is mixed into p(clean)')
-    x = np.linspace(0, 1, n).clip(1e-4, 1-1e-4) # where fits keep their data
+    x = np.linspace(0, 1, n)
     p, mean = _posterior_clean(estimator, x)
-    blind = np.exp(estimator.score_samples(x[:,None])) < 1e-9 # no component has a say there, so a p(clean) of 0 is no dip
-    low = (p + blind)[:max(1, int(mean*(n-1)) + 1)].argmin()
+    inner = x.clip(1e-4, 1-1e-4) # where fits keep their data; at the very ends, or where no component has density, a p(clean) of 0 is no dip
+    seen = _posterior_clean(estimator, inner)[0] + (np.exp(estimator.score_samples(inner[:,None])) < 1e-9)
+    low = seen[:max(1, int(mean*(n-1)) + 1)].argmin()
     p[:low] = p[low]
     return torch.from_numpy((1-rise)*np.maximum.accumulate(p) + rise*np.linspace(.05, .95, n)).float()
 
