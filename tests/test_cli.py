@@ -227,8 +227,10 @@ def test_an_interrupted_training_says_how_to_go_on(faces, tmp_path, monkeypatch,
         n.append(1)
         if len(n)==1: signal.raise_signal(signal.SIGINT)
     monkeypatch.setattr(Checkpoint, 'after_epoch', write_and_interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) # what a shell starts in the background ignores it
     run = lambda *more: as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--checkpoint', tmp_path/'safe', *args, *more)
-    code,_,err = run()
+    try: code,_,err = run()
+    finally: signal.signal(signal.SIGINT, before)
     assert code==130 and f'--resume goes on from the last checkpoint in {tmp_path}/safe' in err and 'nothing was written' not in err and not (tmp_path/'out').exists()
     code,out,_ = run('--resume')
     assert code==0 and f'ReSup: going on from {tmp_path}/safe/ReSup/fit0-epoch0000.pt' in out and (tmp_path/'out'/'p_clean.csv').is_file()
