@@ -161,7 +161,7 @@ class Mixed(Callback):
     def after_loss(self):
         if not self.training: return
         pair,m = self.pred,self.mixer
-        one = lambda y: resup_loss(pair, y, pair.weigh(similarity(torch.stack(tuple(pair)), y)), pair.agreement, pair.normalize, 'none')
+        one = lambda y: resup_loss(pair, y, pair.weigh(similarity(torch.stack(tuple(pair)), y))*pair.balance[:,y], pair.agreement, pair.normalize, 'none')
         lam = m.lam
         self.pairs.append(((one(m.yb1[0]).lerp(one(self.y), lam)).mean().item(), self.loss.item(), float(torch.as_tensor(lam).float().mean())))
 
@@ -179,11 +179,11 @@ def test_mixup(learn): check_mixed(learn, MixUp())
 def test_cutmix(learn): check_mixed(learn, CutMix())
 
 class LossProbe(Callback):
-    "Loss of each batch, and what it is made of"
+    "Loss of each batch, and what it is made of: weights are p(clean) times the factor of the class, agreement counts once"
     order = 30
     def __init__(self): self.rows = []
     def after_loss(self):
-        if self.training: self.rows.append((self.loss.item(), [o.detach().log_softmax(-1) for o in self.pred], self.y.clone(), self.pred.weigh(self.pred.similarity(self.y))))
+        if self.training: self.rows.append((self.loss.item(), [o.detach().log_softmax(-1) for o in self.pred], self.y.clone(), self.pred.weigh(self.pred.similarity(self.y))*self.pred.balance[:,self.y.as_subclass(torch.Tensor)]))
 
 @feature('label smoothing', 'works, with a note', "`ReSupLoss(label_smoothing=0.1)` as `loss_func`. fastai's `LabelSmoothingCrossEntropy` knows one network, and is refused by name. `valid_loss` is without smoothing.")
 def test_label_smoothing(make):
@@ -191,7 +191,7 @@ def test_label_smoothing(make):
     with learn.no_bar(): assert fit(learn, cbs=probe).weighted()
     for loss,(a,b),y,w in probe.rows:
         ce = [.9*-z.gather(1, y[:,None])[:,0] + .1*-z.mean(1) for z in (a, b)]
-        want = (w[1]*ce[0] + w[0]*ce[1] + 5*(a.exp()-b.exp()).pow(2).mean(1)).mean()
+        want = (w[1]*ce[0] + w[0]*ce[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean()
         assert loss==pytest.approx(want.item(), rel=1e-4)
     other = make(warm=False, loss_func=LabelSmoothingCrossEntropyFlat())
     with other.no_bar(), pytest.raises(TypeError, match=r'ReSupLoss\(label_smoothing=0.1\)'): fit(other)
@@ -203,7 +203,7 @@ def test_class_weights(make):
     with learn.no_bar(): assert fit(learn, cbs=probe).weighted()
     for loss,(a,b),y,w in probe.rows:
         ce = [-z.gather(1, y[:,None])[:,0]*cw[y]/cw[y].mean() for z in (a, b)]
-        assert loss==pytest.approx((w[1]*ce[0] + w[0]*ce[1] + 5*(a.exp()-b.exp()).pow(2).mean(1)).mean().item(), rel=1e-4)
+        assert loss==pytest.approx((w[1]*ce[0] + w[0]*ce[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean().item(), rel=1e-4)
     other = make(warm=False, loss_func=CrossEntropyLossFlat(weight=cw))
     with other.no_bar(), pytest.raises(TypeError, match=r'ReSupLoss\(weight='): fit(other)
 
