@@ -17,7 +17,7 @@ from fastcore.foundation import L
 from fastai_resup.callbacks import ReSup, auroc, ordered_pass
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
-from fastai_resup.losses import Pair
+from fastai_resup.losses import ReSupLoss, Pair
 from fastai_resup.peers import *
 from fastai_resup.synth import make_faces
 
