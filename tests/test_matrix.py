@@ -289,10 +289,10 @@ def test_save_model(learn, tmp_path):
     fit(learn, 3, .05, cbs=SaveModelCallback(monitor='accuracy_1', fname='best', every_epoch=True))
     files = sorted(o.name for o in (tmp_path/'models').glob('*.pth'))
     assert files==['best_0.pth','best_1.pth','best_2.pth']
-    fit(learn, 4, .05, cbs=SaveModelCallback(monitor='valid_loss', fname='low'))
+    fit(learn, 4, .05, cbs=SaveModelCallback(monitor='valid_loss', comp=np.greater, fname='low')) # the highest, which is not the last epoch's
     losses = [o[1] for o in learn.recorder.values]
-    best,saved = int(np.argmin(losses)),torch.load(tmp_path/'models'/'low.pth', weights_only=True)
-    assert best<3 and learn.validate()[0]==pytest.approx(losses[best], abs=1e-5) # back at the best epoch
+    best,saved = int(np.argmax(losses)),torch.load(tmp_path/'models'/'low.pth', weights_only=True)
+    assert best<3 and learn.validate()[0]==pytest.approx(losses[best], abs=1e-5) # back at that epoch
     assert torch.equal(saved['lookup'], learn.model.lookup) and int(learn.model.epochs[1])==1+3+best+1
 
 @feature('`EarlyStoppingCallback`', 'works', 'Stops after an epoch, whose mixture is there.')
