@@ -194,7 +194,9 @@ def test_every_page_opens_without_errors(browser, site, width):
 def test_home_leads_to_modules_and_to_the_source(browser, site):
     _size(browser, 1280)
     browser.get(site)
-    browser.find_element('link text', 'mixture').click()
+    link = browser.find_element('link text', 'mixture')
+    browser.execute_script('arguments[0].scrollIntoView({block: "center", behavior: "instant"})', link) # the sidebar is longer than the window
+    link.click()
     _wait(browser, 'return location.pathname.endsWith("/mixture.html")')
     entry = browser.find_element('id', 'fastai_resup.mixture.BetaMixture.fit')
     assert 'sample_weight' in entry.text
