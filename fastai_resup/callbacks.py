@@ -296,7 +296,7 @@ class LossReweight(Callback):
         frozen,unfrozen = model.epochs.tolist()
         warm = unfrozen + (frozen if self.count_frozen or self.opt.frozen_idx>0 else 0) >= self.warmup
         self.weigh = weigher(model) if warm and model.noise_rate<=self.max_noise else None
-        self.factors = balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance) if self.weigh and self.balance else None
+        self.factors = balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance) if self.weigh and self.balance and model.clean_by_class.shape[1]>1 else None
 
     def after_pred(self):
         "Tell the pair how its labels are to be weighted"
