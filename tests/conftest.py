@@ -1,7 +1,9 @@
 """Where the tests find real data: the folder named by the environment variable RESUP_TESTDATA, as `.ci/run` sets it.
 
-Tests that need it skip, and say so, where it isn't set; a folder that is named must be there and complete, so a missing file is a failure."""
+Tests that need it skip, and say so, where it isn't set; a folder that is named must be there and complete, so a missing file is a failure.
+All tests, and the processes they start, calculate with one thread: bit-identical runs are the same only with the same number of threads, and two jobs on two cores don't wait for each other."""
 import os, tarfile
+os.environ['OMP_NUM_THREADS'] = '1' # before torch is imported
 from pathlib import Path
 
 import numpy as np

@@ -84,12 +84,13 @@ def wrong(dls): return (dls.train_targs!=dls.true_targs).float().mean().item()
 def test_the_loop_closes(tmp_path):
     """30 % wrong labels, audit, suggestions applied: fewer are wrong, and most changes were right.
 
-    That accuracy rises too takes a second training and several seeds: see benchmarks/relabel.py."""
+    That accuracy rises too takes a second training and several seeds: see benchmarks/relabel.py. What p(clean) the worst labels get depends on the mixture's left tail, which on so few
+    faces varies (lowest .005 with one thread, .20 with two), their rank doesn't: hence a threshold above the default."""
     path = make_faces(tmp_path/'faces', 700, 14, 64, 0, 0., progress=False)
     dls = FERDataLoaders.from_folder(path, img_size=64, bs=16, noise=.3, seed=0, cache=True, num_workers=0)
     learn,_ = train_pair(dls, 'tf_efficientnet_lite0', weights='lite0', epochs=6, lr=4e-3, lr_mult=2, seed=0, cbs=ReSup())
     audit = LabelAudit.from_learner(learn)
-    decisions = audit.suggest()
+    decisions = audit.suggest(.4)
     better = audit.apply(decisions, dls=dls)
     df = audit.df.set_index('file').loc[decisions.file]
     assert wrong(dls)==pytest.approx(.3) and len(decisions)>=15
