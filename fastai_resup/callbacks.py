@@ -15,6 +15,7 @@ from copy import deepcopy
 from functools import partial
 from types import MethodType
 
+from math import inf
 import numpy as np
 import torch
 from torch import Tensor
@@ -274,7 +275,9 @@ class LossReweight(Callback):
     """Weigh each network's cross entropy by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
 
     Weights are 1 and the agreement term is off while the networks warm up, as long as there is no mixture, and as long as the mixture finds more than
-    `max_noise` of the labels wrong (networks that find most labels wrong may not have learned enough to judge)."""
+    `max_noise` of the labels wrong (networks that find most labels wrong may not have learned enough to judge).
+
+    Raises ValueError for a number out of its range, TypeError on a learner without two networks."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
@@ -284,7 +287,10 @@ class LossReweight(Callback):
         normalize:bool=True, # Divide each cross entropy by the sum of its weights? False: by the batch size, as the authors do
         balance:float=.5,    # How far classes that look noisy as a whole get their weight back, 0 to 1 (see `balance_factors`); 0: not at all, as the authors do
         max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
-    ): store_attr()
+    ):
+        for name,v,most in (('warmup',warmup,inf),('agreement',agreement,inf),('balance',balance,1),('max_noise',max_noise,1)):
+            if not 0<=v<=most: raise ValueError(f'{name} must be {"at least 0" if most==inf else "from 0 to 1"}, not {v!r}')
+        store_attr()
 
     def before_fit(self):
         "Refuse a learner without two networks"

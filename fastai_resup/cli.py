@@ -365,6 +365,7 @@ def resup_train(
     """Train two networks with ReSup on images whose labels may be wrong, and say which labels probably are.
 
     Called from Python, wrong arguments raise UsageError, and an `out` or checkpoints that are there already FileExistsError."""
+    path = os.path.abspath(path) # so that names in p_clean.csv and settings.json hold in any folder
     settings,out,path = dict(command='resup-train', **locals()),Path(out).resolve(),Path(path)
     check_args(epochs=epochs, img_size=img_size, bs=bs, lr=lr, noise=noise, seed=seed, valid_pct=valid_pct, warmup=warmup)
     if (format=='affectnet') != (scheme is not None): raise UsageError('--format affectnet needs --scheme official, alphabetical8 or alphabetical7, and nothing else does')
