@@ -6,7 +6,7 @@
 em: `BetaMixture` against a plain SciPy EM of the same ten iterations.
 loss: the whole ReSup loss, similarities and weights included, against two plain cross entropies; forward and backward, logits (96, 7).
 epoch: one epoch of the pair with `ReSup()` and of the pair without it, and two of a single fastai learner; drawn faces, EfficientNet-Lite0, 64 px;
-all with `speed_up_cpu`. The last rows show one epoch of the pair without `speed_up_cpu`.
+all with `speed_up_cpu`. Two more rows show one epoch of the pair without `speed_up_cpu`, and with it in bfloat16.
 Peak memory stands beside each: of an EM what NumPy allocates beyond the similarities (`tracemalloc`), of a loss the tensors alive at once beyond logits and targets
 (torch's profiler), of an epoch the resident memory of a process of its own."""
 import argparse, json, multiprocessing, os, statistics, tempfile, time
@@ -18,7 +18,8 @@ os.environ.setdefault('KINETO_LOG_LEVEL', '5') # the profiler complains about th
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastai.vision.all import vision_learner, set_seed
+from fastai.callback.fp16 import MixedPrecision
+from fastai.vision.all import Callback, set_seed, to_float, vision_learner
 from fastai_resup.all import *
 from torch.profiler import ProfilerActivity, profile
 from speed_mixture import em_table
@@ -59,6 +60,14 @@ def loss_table(repeats=2000):
     base = t['two cross entropies']
     return [dict(what=k, microseconds=round(v*1e6, 1), ratio=round(v/base, 2), peak_kb=round(tensor_peak_kb(fs[k]), 1)) for k,v in t.items()]
 
+class BFloat16(Callback):
+    "The networks in bfloat16, the loss in float32; fastai's `to_bf16` does nothing without a GPU"
+    order = MixedPrecision.order
+    def before_batch(self): (cast := torch.autocast('cpu', torch.bfloat16)).__enter__(); self.cast = cast
+    def after_pred(self):
+        self.cast.__exit__(None, None, None)
+        self.learn.pred = to_float(self.pred)
+
 def make_learner(path, kind):
     "A learner that is ready to train unfrozen"
     set_seed(0)
@@ -67,6 +76,7 @@ def make_learner(path, kind):
     learn = (vision_learner(dls, 'tf_efficientnet_lite0', pretrained_cfg_overlay=overlay) if kind=='single'
              else resup_learner(dls, 'tf_efficientnet_lite0', weights='lite0'))
     if kind!='pair, nn.Conv2d': speed_up_cpu(learn.model)
+    if kind=='pair, bf16': learn.add_cb(BFloat16())
     learn.unfreeze()
     return learn
 
@@ -85,7 +95,7 @@ def peak_mb(path, kind, queue):
 
 def epoch_table(repeats=5, n_train=640):
     "One epoch of training and validation"
-    kinds = ['single','pair','pair with ReSup','pair, nn.Conv2d']
+    kinds = ['single','pair','pair with ReSup','pair, nn.Conv2d','pair, bf16']
     with tempfile.TemporaryDirectory() as d:
         path = make_faces(Path(d)/'faces', n_train=n_train, n_valid=64, progress=False)
         learns = {k:make_learner(path, k) for k in kinds}
