@@ -196,7 +196,7 @@ def _table(o, base=None):
     if inspect.isclass(o) and issubclass(o, BaseException): return ''
     told,passed = parameters(o, base)
     rows = [(_written(k, v), _plain((v.get('docment') or '').replace('\n', ' '))) for k,v in told.items() if v.get('docment') or k!='return']
-    if passed and _origin(o)!='object': rows.append(('``**kwargs``', (f'as in `{_origin(o)}`' if _origin(o) else 'passed on') + f': {", ".join(passed)}'))
+    if passed and _origin(o)!='object': rows.append(('``**kwargs``', (f'as in `{_origin(o)}`' if _origin(o) else 'passed on') + (f': {", ".join(passed)}' if len(passed)<=20 else '')))
     return '\n'.join('| ' + ' | '.join(c.replace('|', r'\|') for c in r) + ' |' for r in [('parameter', ''), ('---',)*2, *rows]) if rows else ''
 
 def _comment(o, name):
@@ -247,19 +247,21 @@ def _shown(out):
 
 def training_table(
     out, # An output
-)->list: # The same, or what else was printed and a table in HTML
-    "fastai prints progress bars and a line per epoch where no notebook listens: keep the epochs, without the time, which is the building machine's"
+)->list: # The same, or what was printed and tables in HTML
+    "fastai prints progress bars and a line per epoch where no notebook listens: keep the epochs, without the time, which is the building machine's, and no bars"
     text = ''.join(out.get('text', [])).replace('\r', '\n')
-    if not re.search(r'^epoch +train_loss', text, re.M): return [out]
+    if '█' not in text: return [out]
     lines = [o.strip('█ ').rstrip() for o in text.split('\n')]
     lines = [o for o in lines if o and not re.match(r'(Epoch \d+/\d+ *:|\|?[█-]*\| )', o)]
-    cells = [re.split(r' {2,}', o) for o in lines]
-    head = next(c for c in cells if c[0]=='epoch')
-    rows = [c for c in cells if c[0].isdigit() and len(c)==len(head)]
-    rest = [o for o,c in zip(lines, cells) if c!=head and c not in rows]
-    frame = pd.DataFrame([c[:-1] for c in rows], columns=head[:-1])
-    table = mk_output(frame.to_html(index=False, border=0))
-    return ([dict(output_type='stream', name='stdout', text=['\n'.join(rest)+'\n'])] if rest else []) + [table]
+    res,rest,rows = [],[],None
+    for line in lines:
+        cells = re.split(r' {2,}', line)
+        if cells[:2]==['epoch','train_loss']: res += [_printed(rest)]*bool(rest); head,rest,rows = cells,[],[]; res.append(rows)
+        elif rows is not None and cells[0].isdigit() and len(cells)==len(head): rows.append(dict(zip(head[:-1], cells)))
+        else: rest.append(line)
+    return [mk_output(pd.DataFrame(o).to_html(index=False, border=0)) if isinstance(o, list) else o for o in res] + [_printed(rest)]*bool(rest)
+
+def _printed(lines): return dict(output_type='stream', name='stdout', text=['\n'.join(lines)+'\n'])
 
 def mk_output(html): return dict(output_type='display_data', metadata={}, data={'text/html':[html], 'text/plain':['<table>']})
 
