@@ -8,6 +8,7 @@ keys = ['method','schedule','epochs','noise','seed','split']
 methods = dict(plain='plain cross entropy', resup='ReSup()', reference="ReSup(preset='reference')", dividemix='DivideMix', elr='ELR', co_teaching='Co-teaching', eac='EAC', rul='RUL',
                scn='SCN', m_correction='M-correction', sce='symmetric CE', gce='GCE', mixup='MixUp', label_smoothing='label smoothing')
 ours = ['plain','resup','reference']
+names = {**methods, 'truth':'plain, wrong labels left out'}
 
 def best_peer(runs):
     "The other method with the most accurate two networks in the grid's rows at 30 %, seed 0; None until all of them are there"
@@ -46,12 +47,11 @@ def cell(o, mark=3):
 def table(runs, wanted=()):
     "One setting's rows as a markdown table: one network (mean of the two, over seeds), the two averaged, and how labels were judged; `wanted` methods without a row read 'not run'"
     lines = ['| | seeds | one network | two averaged | '+' | '.join(columns.values())+' |', '|---'*(len(columns)+4)+'|']
-    names = list(dict.fromkeys([*[m for m in methods if m in set(runs.method)|set(wanted)], *runs.method]))
-    for m in names:
+    for m in dict.fromkeys([*[m for m in methods if m in set(runs.method)|set(wanted)], *runs.method]):
         rows = runs[runs.method==m]
         if not len(rows): lines.append(f'| {methods[m]} | | '+' | '.join(['not run']*2+['']*len(columns))+' |'); continue
         one = (rows.acc_0+rows.acc_1)/2
-        lines.append(f"| {methods.get(m, f'`{m}`')} | {', '.join(map(str, sorted(rows.seed)))} | {cell(one)} | {cell(rows.acc_ensemble)} | "+' | '.join(cell(rows[c]) for c in columns)+' |')
+        lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(rows.seed)))} | {cell(one)} | {cell(rows.acc_ensemble)} | "+' | '.join(cell(rows[c]) for c in columns)+' |')
     return '\n'.join(lines)
 
 def tables(runs):
@@ -72,7 +72,7 @@ def plot_accuracy(runs, ax):
         for i,m in enumerate(res.index):
             r = runs[runs.method==m]
             ax.plot((r.acc_0+r.acc_1)/2 if c=='one' else r.acc_ensemble, [i+dy]*len(r), 'k|', ms=7)
-    ax.set(yticks=y, yticklabels=[methods.get(m, m) for m in res.index], xlabel='accuracy after the last epoch', xlim=(max(0, res.min().min()-.08), res.max().max()+.03))
+    ax.set(yticks=y, yticklabels=[names.get(m, m) for m in res.index], xlabel='accuracy after the last epoch', xlim=(max(0, res.min().min()-.08), res.max().max()+.03))
     ax.legend(loc='lower right', fontsize='small')
     return ax
 
@@ -82,7 +82,7 @@ def plot_noise(runs, ax):
     rate = runs.noise.replace('clean', 'sym0').str[3:].astype(int)
     for m,r in runs.assign(rate=rate).groupby('method', sort=False):
         o = r.groupby('rate').acc_ensemble.mean()
-        if len(o)>1: ax.plot(o.index, o, 'o-', label=methods.get(m, m))
+        if len(o)>1: ax.plot(o.index, o, 'o-', label=names.get(m, m))
     ax.set(xlabel='wrong labels, %', ylabel='accuracy, two averaged')
     if ax.lines: ax.legend(fontsize='small')
     return ax

@@ -48,6 +48,11 @@ def test_every_method_of_the_grid_can_be_made(method):
     cb = fm.make_cbs(method)
     assert (cb is None)==(method=='plain')
 
+def test_truth_learns_from_right_labels_alone():
+    cb = fm.make_cbs('truth')
+    cb.right,z,y = fm.tensor([1.,0,1,0]),fm.tensor([[2.,0],[2,0],[0,2],[2,0]]),fm.tensor([0,1,1,1])
+    assert fm.torch.allclose(cb.net_loss(0, z, y), fm.tensor([.2538560,0,.2538560,0]))   # 2 log(1+exp(-2))
+
 def row(method='plain', seed=0, acc=.5, **kwargs):
     return {**dict(method=method, schedule='fit_one_cycle', epochs=8, noise='sym30', seed=seed, split='valid', train_s=80., acc_0=acc, acc_1=acc+.02, acc_ensemble=acc+.04, acc_class_mean=.3,
                    memorised=.1, auroc=.9, auroc_within=.8, auroc_similarity=.9, auroc_similarity_within=.8, auroc_class_alone=.8, noise_rate=float('nan')), **kwargs}
