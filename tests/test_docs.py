@@ -120,7 +120,7 @@ def test_printed_epochs_become_tables_and_bars_vanish(build):
     assert show('a | b\n')==['a | b\n']                                             # no bar: as it was
     assert show('█\r\r |██----| 33.3% [1/3 00:00<00:00]\r |██████| 100% [3/3]\r   ')==[]
     assert show('█\r |██████| 100% [3/3]\r  \rall is written\n')==['all is written\n']
-    run = '█\repoch     train_loss  accuracy  time    \n█\r\rEpoch 1/1 : |---| 0.00% [0/5 00:00<?]\r0         1.5  0.5  00:01     \n'
+    run = '█\repoch     train_loss  accuracy  time    \n█\r\rEpoch 1/1 : |██---| 0.00% [0/5 00:00<?]\rEpoch 1/1 :    \r0         1.5  0.5  00:01     \n'
     got = show(f'first\n{run}second\n{run}done\n')
     assert [got[i] for i in (0,2,4)]==['first\n','second\n','done\n']
     assert all('<th>accuracy</th>' in got[i] and '<td>1.5</td>' in got[i] and 'time' not in got[i] for i in (1,3))
@@ -132,12 +132,6 @@ def test_navigation_has_a_place_for_every_page(build):
     assert list(groups)==['Start here','Tutorials','Explanations','Results','API','Command line','Project'] and all(groups.values())
     assert [p.stem for p in groups['Start here']+groups['Results']+groups['Project']]==['01_first_folder','20_results','CONTRIBUTING','CHANGELOG']
     with pytest.raises(SystemExit, match='stray'): build.navigation({**staged, build.ROOT/'stray.md':''}, mods)
-
-def test_epochs_are_a_table_without_progress_bars(build):
-    import stage
-    text = '█\repoch     train_loss  time    \n█\r\rEpoch 1/1 : |██---| 50.00% [1/2 00:00<?]\rEpoch 1/1 :      \r0         6.5         03:39     \ndone\n'
-    rest,table = stage.training_table(dict(output_type='stream', name='stdout', text=[text]))
-    assert rest['text']==['done\n'] and re.findall('<t[hd]>(.*?)</t[hd]>', table['data']['text/html'][0])==['epoch','train_loss','0','6.5']
 
 def test_broken_links_are_found(build, tmp_path):
     (tmp_path/'a.html').write_text('<a href="b.html#here">1</a><a href="b.html#gone">2</a><img src="c.png"><a href="https://example.org">3</a><a href="#">4</a>')
