@@ -13,9 +13,9 @@ import warnings
 from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
+from math import inf
 from types import MethodType
 
-from math import inf
 import numpy as np
 import torch
 from torch import Tensor

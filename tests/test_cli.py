@@ -218,6 +218,13 @@ def test_a_killed_training_goes_on(faces, tmp_path):
     pd.testing.assert_frame_equal(x, y)
     assert len(y)==4
 
+def test_a_relative_folder_gives_absolute_names(faces, tmp_path, monkeypatch):
+    monkeypatch.chdir(faces.parent)
+    out = resup_train(faces.name, out=str(tmp_path/'out'), **{**TINY, 'epochs':2})
+    names = pd.read_csv(out/'p_clean.csv').file
+    assert len(names)==70 and all(Path(o).is_absolute() and Path(o).is_file() for o in names)
+    assert json.loads((out/'settings.json').read_text())['path']==str(faces)
+
 def test_an_interrupted_training_says_how_to_go_on(faces, tmp_path, monkeypatch, capsys):
     "By an interrupt that training itself sends after its first epoch; the resumed one says from where it goes on"
     args = ['--weights', 'none', '--arch', 'test_resnet', '--img-size', 32, '--bs', 16, '--epochs', 2]
