@@ -10,8 +10,12 @@ __all__ = ['demo_files', 'train_files', 'EpochRows', 'train_pair', 'pair_accurac
            'find_arch', 'load_images', 'check_readable', 'resup_train', 'find_images', 'load_model', 'predict_images',
            'resup_predict']
 
+# %% ../nbs/09_cli.ipynb #09c00001
+import warnings
+warnings.filterwarnings('ignore', message='.torch.jit.script. is', category=FutureWarning) # fastai's own, of each command; before fastai is imported
+
 # %% ../nbs/09_cli.ipynb #00000002
-import difflib, json, os, platform, random, shutil, signal, sys, tempfile, threading, time, warnings
+import difflib, json, os, platform, random, shutil, signal, sys, tempfile, threading, time
 from contextlib import contextmanager
 from functools import partial, wraps
 from importlib import metadata

@@ -12,10 +12,10 @@ import json, os
 from pathlib import Path
 
 import pandas as pd
+from .cli import UsageError, check_args, load_images, load_model, one_line_errors # first, as it silences a warning of fastai's
 from fastai.vision.all import Learner
 from fastcore.script import call_parse
 from .audit import LabelAudit
-from .cli import UsageError, check_args, load_images, load_model, one_line_errors
 from .data import FERDataLoaders, FERItem
 from .files import check_free, save_csv, unguard_formula
 from .review import page_files

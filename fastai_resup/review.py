@@ -145,7 +145,10 @@ def suggest(self:LabelAudit,
     sure = df.suggested_prob>=min_prob
     if agree: sure &= df.agree.astype(bool)
     res = pd.DataFrame(dict(file=df.file, label=df.label, decision=np.where(sure, 'relabel', 'drop'), new_label=df.suggested.astype(object).where(sure, None)), dtype=object)
-    return (res if drop else res[sure]).reset_index(drop=True)
+    res = (res if drop else res[sure]).reset_index(drop=True)
+    if not len(res): warnings.warn(f'Nothing is decided: no label with p(clean) below {threshold} (the lowest is {self.df.p_clean.min():.2g}) has a suggestion'
+                                   f'{" of both networks" if agree else ""} with a probability of {min_prob} or more. Another threshold or min_prob may find some.')
+    return res
 
 # %% ../nbs/12_review.ipynb #0000001e
 def corrected_labels(
