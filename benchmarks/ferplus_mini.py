@@ -59,10 +59,42 @@ class Truth(Peer):
     def start_batch(self): self.right = (self.dls.true_targs[self.ids]==self.y.as_subclass(Tensor)).float()
     def net_loss(self, m, z, y): return self.right*F.cross_entropy(z, y, reduction='none')/self.right.mean().clamp(min=1/len(y))
 
+def given_prob(logits, y):
+    "Probability of the given label, the exponential of minus its loss: (..., B, K) and (B,) to (..., B)"
+    p = logits.detach().softmax(-1, torch.float32)
+    return p.gather(-1, y.as_subclass(Tensor).expand(p.shape[:-1])[...,None])[...,0]
+
+class Ablation(ReSup):
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`)"
+    def __init__(self, swap=1, judge='similarity', mirror=0, **kwargs):
+        if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
+        super().__init__(**kwargs)
+        self.swap,self.judge,self.mirror = swap,judge,mirror
+
+    def before_fit(self):
+        super().before_fit()
+        if self.judge=='loss': self.learn.judge = given_prob
+        if self.mirror: self.hook = self.model.nets[1].register_forward_pre_hook(lambda net,inp: (inp[0].flip(-1),) if net.training else None)
+
+    def after_fit(self):
+        if self.mirror: self.hook.remove()
+
+    def after_pred(self):
+        super().after_pred()
+        pair = self.pred
+        if self.judge=='loss': pair._targ,pair._sim = self.y,given_prob(torch.stack(tuple(pair)), self.y)
+        if not self.swap and self.weigh:
+            pair.weigh = lambda s: self.weigh(s).flip(0)
+            if pair.balance is not None: pair.balance = pair.balance.flip(0)
+
+    def show_all(self):
+        if self.judge=='similarity': return super().show_all()
+        return ordered_pass(self.learn, lambda pair,y: given_prob(torch.stack(tuple(pair)), y)),self.dls.train_targs
+
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `max_iter` is the mixture's, `rise` the lookup's, `estimator=gaussian` is scikit-learn's mixture."""
+    `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge` and `mirror` are `Ablation`'s."""
     name,_,args = method.partition(':')
     kwargs = {k:_literal(v) for k,v in (o.split('=') for o in args.split(','))} if args else {}
     if name=='plain': return None
@@ -71,7 +103,8 @@ def make_cbs(method):
     if 'max_iter' in kwargs: kwargs['estimator'] = BetaMixture(max_iter=kwargs.pop('max_iter'))
     if kwargs.get('estimator')=='gaussian': kwargs['estimator'] = GaussianMixture(2, random_state=0)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
-    return ReSup(preset='reference' if name=='reference' else None, **kwargs)
+    if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
+    return (Ablation if {'swap','judge','mirror'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)
@@ -95,7 +128,7 @@ def score(learn):
     res = {k:o.mean().item() for k,o in hits.items()}
     res['acc_class_mean'] = torch.stack([hits['acc_ensemble'][y==c].mean() for c in y.unique()]).mean().item()
     z,given,true = logits(learn),dls.train_targs,dls.true_targs
-    sim,wrong,right = similarity(z, given),given!=true,(given==true).numpy()
+    sim,wrong,right = getattr(learn, 'judge', similarity)(z, given),given!=true,(given==true).numpy()
     p,is_prob = judged(learn, sim)
     res['memorised'] = (log_mean_prob(z).argmax(-1)==given)[wrong].float().mean().item()
     res['auroc'],res['auroc_within'] = rank_scores(right, p.mean(0).numpy(), given.numpy())

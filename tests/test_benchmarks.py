@@ -53,6 +53,42 @@ def test_truth_learns_from_right_labels_alone():
     cb.right,z,y = fm.tensor([1.,0,1,0]),fm.tensor([[2.,0],[2,0],[0,2],[2,0]]),fm.tensor([0,1,1,1])
     assert fm.torch.allclose(cb.net_loss(0, z, y), fm.tensor([.2538560,0,.2538560,0]))   # 2 log(1+exp(-2))
 
+class Spy(fm.Callback):
+    "Notes what each network sees, and how far the loss is from the one by hand, by whose opinion and of which similarity"
+    order = fm.ReSup.order+1
+    def before_fit(self):
+        self.seen,self.off,self.cb = [[],[]],[],next(o for o in self.learn.cbs if isinstance(o, fm.ReSup))
+        self.hooks = [net.register_forward_pre_hook(lambda m,inp,o=o: o.append(inp[0])) for net,o in zip(self.model.nets, self.seen)]
+    def after_loss(self):
+        if not self.training: return
+        pair,y = fm.Pair(*self.pred),self.y.as_subclass(fm.Tensor)
+        def by_hand(f, own):
+            w = fm.weigher(self.model)(f(fm.torch.stack(tuple(pair)), y))*self.cb.factors[:,y]
+            return fm.resup_loss(pair, y, w.flip(0) if own else w, 1., True)
+        self.off.append([[(by_hand(f, own)-self.loss_grad).abs().item() for own in (False,True)] for f in (fm.similarity, fm.given_prob)])
+    def after_fit(self):
+        for h in self.hooks: h.remove()
+
+@pytest.mark.parametrize('args', ['swap=1', 'swap=0', 'judge=loss', 'mirror=1'])
+def test_an_ablation_exchanges_one_part(args, tmp_path):
+    dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
+    learn = fm.resup_learner(dls, fm.resnet18, pretrained=False)
+    for i in range(2): learn.model.set_mixture(i, lookup=fm.torch.linspace(.05, .95, 1001)**(i+1), density=fm.torch.ones(2, 1001), hist=fm.torch.ones(50))
+    learn.model.noise_rate.fill_(.3)
+    learn.model.clean_by_class = fm.torch.linspace(.2, .9, 14).view(2, 7)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[fm.make_cbs('resup:warmup=0,'+args), spy := Spy()])
+    off,right = np.array(spy.off).max(0),(int(args=='judge=loss'), int(args=='swap=0'))
+    assert off[right]<1e-6 and sorted(off.ravel())[1]>1e-5
+    a,b = (o[0] for o in spy.seen)
+    assert fm.torch.equal(a.flip(-1), b) if args=='mirror=1' else fm.torch.equal(a, b)
+    assert not any(net._forward_pre_hooks for net in learn.model.nets)
+
+def test_the_posterior_can_be_taken_as_it_is():
+    x,u = np.random.default_rng(0),np.linspace(0, 1, 1001)[:,None]
+    est = fm.BetaMixture().fit(np.r_[x.beta(1, 6, 400), x.beta(6, 1, 600)][:,None])
+    p = fm.make_cbs('resup:monotone=0').lookup(est)
+    assert np.allclose(p, est.predict_proba(u)[:,1]) and p[0]<.1<.9<p[-2]
+
 def row(method='plain', seed=0, acc=.5, **kwargs):
     return {**dict(method=method, schedule='fit_one_cycle', epochs=8, noise='sym30', seed=seed, split='valid', train_s=80., acc_0=acc, acc_1=acc+.02, acc_ensemble=acc+.04, acc_class_mean=.3,
                    memorised=.1, auroc=.9, auroc_within=.8, auroc_similarity=.9, auroc_similarity_within=.8, auroc_class_alone=.8, noise_rate=float('nan')), **kwargs}
