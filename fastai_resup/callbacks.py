@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler
-from .losses import Pair, ReSupLoss, hard_targs
+from .losses import Pair, ReSupLoss, hard_targs, sce_loss
 from .mixture import BetaMixture, DegenerateMixtureError, clean_lookup, step_lookup, p_clean
 from .models import PairedModel
 
@@ -286,10 +286,12 @@ class LossReweight(Callback):
         agreement:float=1.,  # Factor of the agreement term; 0 leaves it out, the authors have 5
         normalize:bool=True, # Divide each cross entropy by the sum of its weights? False: by the batch size, as the authors do
         balance:float=.5,    # How far classes that look noisy as a whole get their weight back, 0 to 1 (see `balance_factors`); 0: not at all, as the authors do
+        base_loss=sce_loss,  # What is weighted: function from one network's logits (B, K) and targets to its loss for each image, shape (B,), as `sce_loss` and `gce_loss`; None: cross entropy, as the authors have
         max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
     ):
         for name,v,most in (('warmup',warmup,inf),('agreement',agreement,inf),('balance',balance,1),('max_noise',max_noise,1)):
             if not 0<=v<=most: raise ValueError(f'{name} must be {"at least 0" if most==inf else "from 0 to 1"}, not {v!r}')
+        if base_loss is not None and not callable(base_loss): raise TypeError(f'base_loss must be a function of logits and targets, or None for cross entropy, not {base_loss!r}')
         store_attr()
 
     def before_fit(self):
@@ -305,12 +307,13 @@ class LossReweight(Callback):
         self.factors = balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance) if self.weigh and self.balance and model.clean_by_class.shape[1]>1 else None
 
     def after_pred(self):
-        "Tell the pair how its labels are to be weighted"
+        "Tell the pair its base loss, and how its labels are to be weighted"
+        self.pred.with_base(self.base_loss)
         if self.weigh: self.pred.weighted(self.weigh, self.agreement, self.normalize, self.factors)
 
 # %% ../nbs/06_callbacks.ipynb #00000020
 presets = dict(reference=dict(estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False,
-                              normalize=False, balance=0., warmup=1, count_frozen=True, agreement=5., max_noise=1.))
+                              normalize=False, balance=0., base_loss=None, warmup=1, count_frozen=True, agreement=5., max_noise=1.))
 
 # %% ../nbs/06_callbacks.ipynb #00000021
 class ReSup(MixtureRefit, LossReweight):

@@ -64,7 +64,7 @@ class Spy(fm.Callback):
         pair,y = fm.Pair(*self.pred),self.y.as_subclass(fm.Tensor)
         def by_hand(f, own):
             w = fm.weigher(self.model)(f(fm.torch.stack(tuple(pair)), y))*self.cb.factors[:,y]
-            return fm.resup_loss(pair, y, w.flip(0) if own else w, 1., True)
+            return fm.resup_loss(pair, y, w.flip(0) if own else w, 1., True, base_loss=fm.sce_loss)
         self.off.append([[(by_hand(f, own)-self.loss_grad).abs().item() for own in (False,True)] for f in (fm.similarity, fm.given_prob)])
     def after_fit(self):
         for h in self.hooks: h.remove()
@@ -88,6 +88,10 @@ def test_the_posterior_can_be_taken_as_it_is():
     est = fm.BetaMixture().fit(np.r_[x.beta(1, 6, 400), x.beta(6, 1, 600)][:,None])
     p = fm.make_cbs('resup:monotone=0').lookup(est)
     assert np.allclose(p, est.predict_proba(u)[:,1]) and p[0]<.1<.9<p[-2]
+
+def test_the_base_loss_goes_by_its_name():
+    assert [fm.make_cbs(f'resup:base_loss={o}').base_loss for o in ('ce','gce','sce')]==[None, fm.gce_loss, fm.sce_loss]
+    assert fm.make_cbs('resup').base_loss is fm.sce_loss and fm.make_cbs('reference').base_loss is None
 
 def row(method='plain', seed=0, acc=.5, **kwargs):
     return {**dict(method=method, schedule='fit_one_cycle', epochs=8, noise='sym30', seed=seed, split='valid', train_s=80., acc_0=acc, acc_1=acc+.02, acc_ensemble=acc+.04, acc_class_mean=.3,

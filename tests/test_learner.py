@@ -22,7 +22,7 @@ from sklearn.mixture import GaussianMixture
 from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, balance_factors, ordered_pass
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
-from fastai_resup.losses import Pair, resup_loss
+from fastai_resup.losses import Pair, resup_loss, sce_loss
 from fastai_resup.mixture import p_clean
 from fastai_resup.models import PairedModel
 from fastai_resup.synth import make_faces
@@ -275,7 +275,7 @@ def test_balance_reaches_the_loss(learn):
             if self.training and self.pred.weigh is not None: seen.append((self.learn.loss.item(), Pair([o.detach() for o in self.pred]), self.y.as_subclass(torch.Tensor), self.pred.balance, self.pred.weigh))
     learn.fit(2, cbs=[ReSup(balance=1., agreement=2.), See()])
     for loss,pair,y,f,weigh in seen:
-        want = resup_loss(pair, y, weigh(pair.similarity(y))*f[:,y], 2., True)
+        want = resup_loss(pair, y, weigh(pair.similarity(y))*f[:,y], 2., True, base_loss=sce_loss)
         assert abs(loss-want.item())<1e-4
     assert len(seen)>=5
     n = len(seen)

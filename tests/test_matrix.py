@@ -1,7 +1,7 @@
 """fastai's features on a paired learner with ReSup at work, one test each. The page `matrix` of the docs is made from the markers below.
 
 A marker says `feature` (what fastai's users call it), `verdict` ('works', 'works, with a note' or 'refused: why') and `how`, one line for the reader."""
-import ast, csv, re
+import ast, csv, math, re
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -161,7 +161,7 @@ class Mixed(Callback):
     def after_loss(self):
         if not self.training: return
         pair,m = self.pred,self.mixer
-        one = lambda y: resup_loss(pair, y, pair.weigh(similarity(torch.stack(tuple(pair)), y))*pair.balance[:,y], pair.agreement, pair.normalize, 'none')
+        one = lambda y: resup_loss(pair, y, pair.weigh(similarity(torch.stack(tuple(pair)), y))*pair.balance[:,y], pair.agreement, pair.normalize, 'none', base_loss=pair.base_loss)
         lam = m.lam
         self.pairs.append(((one(m.yb1[0]).lerp(one(self.y), lam)).mean().item(), self.loss.item(), float(torch.as_tensor(lam).float().mean())))
 
@@ -191,7 +191,9 @@ def test_label_smoothing(make):
     with learn.no_bar(): assert fit(learn, cbs=probe).weighted()
     for loss,(a,b),y,w in probe.rows:
         ce = [.9*-z.gather(1, y[:,None])[:,0] + .1*-z.mean(1) for z in (a, b)]
-        want = (w[1]*ce[0] + w[0]*ce[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean()
+        reverse = [-(z.exp()*torch.where(torch.arange(K)==y[:,None], math.log(.9+.1/K), max(math.log(.1/K), -4.))).sum(1) for z in (a, b)]
+        base = [.1*o+r for o,r in zip(ce, reverse)]                       # symmetric cross entropy, in which log 0 is -4
+        want = (w[1]*base[0] + w[0]*base[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean()
         assert loss==pytest.approx(want.item(), rel=1e-4)
     other = make(warm=False, loss_func=LabelSmoothingCrossEntropyFlat())
     with other.no_bar(), pytest.raises(TypeError, match=r'ReSupLoss\(label_smoothing=0.1\)'): fit(other)
@@ -202,8 +204,9 @@ def test_class_weights(make):
     learn,probe = make(loss_func=ReSupLoss(weight=cw)),LossProbe()
     with learn.no_bar(): assert fit(learn, cbs=probe).weighted()
     for loss,(a,b),y,w in probe.rows:
-        ce = [-z.gather(1, y[:,None])[:,0]*cw[y]/cw[y].mean() for z in (a, b)]
-        assert loss==pytest.approx((w[1]*ce[0] + w[0]*ce[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean().item(), rel=1e-4)
+        given = [z.gather(1, y[:,None])[:,0] for z in (a, b)]
+        base = [(-.1*z+4*(1-z.exp()))*cw[y]/cw[y].mean() for z in given]
+        assert loss==pytest.approx((w[1]*base[0] + w[0]*base[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean().item(), rel=1e-4)
     other = make(warm=False, loss_func=CrossEntropyLossFlat(weight=cw))
     with other.no_bar(), pytest.raises(TypeError, match=r'ReSupLoss\(weight='): fit(other)
 
