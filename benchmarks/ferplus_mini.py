@@ -94,7 +94,7 @@ class Ablation(ReSup):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge` and `mirror` are `Ablation`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge` and `mirror` are `Ablation`'s."""
     name,_,args = method.partition(':')
     kwargs = {k:_literal(v) for k,v in (o.split('=') for o in args.split(','))} if args else {}
     if name=='plain': return None
@@ -103,6 +103,7 @@ def make_cbs(method):
     if 'max_iter' in kwargs: kwargs['estimator'] = BetaMixture(max_iter=kwargs.pop('max_iter'))
     if kwargs.get('estimator')=='gaussian': kwargs['estimator'] = GaussianMixture(2, random_state=0)
     if 'base_loss' in kwargs: kwargs['base_loss'] = dict(ce=None, gce=gce_loss, sce=sce_loss)[kwargs['base_loss']]
+    if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
     return (Ablation if {'swap','judge','mirror'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)

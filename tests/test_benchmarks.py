@@ -91,6 +91,8 @@ def test_the_posterior_can_be_taken_as_it_is():
 
 def test_the_base_loss_goes_by_its_name():
     assert [fm.make_cbs(f'resup:base_loss={o}').base_loss for o in ('ce','gce','sce')]==[None, fm.gce_loss, fm.sce_loss]
+    z,y = fm.torch.tensor([[0.,0.]]),fm.tensor([0])
+    assert [fm.make_cbs(f'resup:base_loss={o}').base_loss(z, y).item() for o in ('sce,alpha=.1','gce,q=1')]==pytest.approx([2.0693147, .5])   # .1 ln 2 + 4/2, and 1-1/2
     assert fm.make_cbs('resup').base_loss is fm.sce_loss and fm.make_cbs('reference').base_loss is None
 
 def row(method='plain', seed=0, acc=.5, **kwargs):

@@ -192,7 +192,7 @@ def test_label_smoothing(make):
     for loss,(a,b),y,w in probe.rows:
         ce = [.9*-z.gather(1, y[:,None])[:,0] + .1*-z.mean(1) for z in (a, b)]
         reverse = [-(z.exp()*torch.where(torch.arange(K)==y[:,None], math.log(.9+.1/K), max(math.log(.1/K), -4.))).sum(1) for z in (a, b)]
-        base = [.1*o+r for o,r in zip(ce, reverse)]                       # symmetric cross entropy, in which log 0 is -4
+        base = [o+r for o,r in zip(ce, reverse)]                       # symmetric cross entropy, in which log 0 is -4
         want = (w[1]*base[0] + w[0]*base[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean()
         assert loss==pytest.approx(want.item(), rel=1e-4)
     other = make(warm=False, loss_func=LabelSmoothingCrossEntropyFlat())
@@ -205,7 +205,7 @@ def test_class_weights(make):
     with learn.no_bar(): assert fit(learn, cbs=probe).weighted()
     for loss,(a,b),y,w in probe.rows:
         given = [z.gather(1, y[:,None])[:,0] for z in (a, b)]
-        base = [(-.1*z+4*(1-z.exp()))*cw[y]/cw[y].mean() for z in given]
+        base = [(-z+4*(1-z.exp()))*cw[y]/cw[y].mean() for z in given]
         assert loss==pytest.approx((w[1]*base[0] + w[0]*base[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean().item(), rel=1e-4)
     other = make(warm=False, loss_func=CrossEntropyLossFlat(weight=cw))
     with other.no_bar(), pytest.raises(TypeError, match=r'ReSupLoss\(weight='): fit(other)
