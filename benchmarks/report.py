@@ -54,6 +54,17 @@ def table(runs, wanted=()):
         lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(rows.seed)))} | {cell(one)} | {cell(rows.acc_ensemble)} | "+' | '.join(cell(rows[c]) for c in columns)+' |')
     return '\n'.join(lines)
 
+def against(runs, ours='resup'):
+    "`ours` minus each other method of one setting, on the seeds that both have, in points: mean and standard deviation, as a markdown table"
+    cols = dict(one='one network', acc_ensemble='two averaged', acc_class_mean='mean over classes', auroc='AUROC')
+    runs = runs.assign(one=(runs.acc_0+runs.acc_1)/2)
+    of = lambda m: runs[runs.method==m].set_index('seed')[list(cols)]*100
+    lines = ['| '+names.get(ours, f'`{ours}`')+' minus | seeds | '+' | '.join(cols.values())+' |', '|---'*(len(cols)+2)+'|']
+    diffs = {m:(of(ours)-of(m)).dropna() for m in dict.fromkeys(runs.method) if m!=ours}
+    for m,d in sorted(diffs.items(), key=lambda o: -o[1].acc_ensemble.mean()):
+        if len(d): lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(d.index)))} | "+' | '.join(f'{d[c].mean():+.1f}'+(f' ± {d[c].std():.1f}' if len(d)>1 else '') for c in cols)+' |')
+    return '\n'.join(lines)
+
 def tables(runs):
     "Every setting of `runs`, and of the grid, as markdown"
     plan,res = pd.DataFrame(grid(runs)),[]

@@ -272,7 +272,7 @@ def check_paired(
 
 # %% ../nbs/06_callbacks.ipynb #0000001c
 class LossReweight(Callback):
-    """Weigh each network's cross entropy by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
+    """Weigh each network's loss by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
 
     Weights are 1 and the agreement term is off while the networks warm up, as long as there is no mixture, and as long as the mixture finds more than
     `max_noise` of the labels wrong (networks that find most labels wrong may not have learned enough to judge).
@@ -284,7 +284,7 @@ class LossReweight(Callback):
         warmup:int=1,        # Epochs with weights of 1 before the first weighted one; counted over several fits
         count_frozen:bool=False, # Does an epoch with frozen bodies count as warm-up for unfrozen ones? `fine_tune` begins with one, so that by default `fine_tune(1)` weighs nothing
         agreement:float=1.,  # Factor of the agreement term; 0 leaves it out, the authors have 5
-        normalize:bool=True, # Divide each cross entropy by the sum of its weights? False: by the batch size, as the authors do
+        normalize:bool=True, # Divide each network's loss by the sum of its weights? False: by the batch size, as the authors do
         balance:float=.5,    # How far classes that look noisy as a whole get their weight back, 0 to 1 (see `balance_factors`); 0: not at all, as the authors do
         base_loss=sce_loss,  # What is weighted: function from one network's logits (B, K) and targets to its loss for each image, shape (B,), as `sce_loss` and `gce_loss`; None: cross entropy, as the authors have
         max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do

@@ -142,3 +142,10 @@ def test_run_is_one_row_and_not_repeated(shared, ferplus_root, tmp_path):
 def test_a_run_that_dies_is_named(tmp_path, ferplus_root):
     o = call('--data', ferplus_root, '--short', 64, '--epochs', 1, '--methods', 'resup:warmp=0')
     assert o.returncode!=0 and 'warmp' in o.stderr
+
+def test_differences_are_taken_seed_by_seed():
+    "By hand: .60 and .70 against .55 and .60 (one network .61-.56 and .71-.61), the third seed has no partner"
+    runs = pd.DataFrame([row('resup', 0, .6), row('resup', 1, .7), row('gce', 0, .55), row('gce', 1, .6), row('gce', 2, .9), row('elr', 2)])
+    lines = report.against(runs).splitlines()
+    assert lines[0]=='| ReSup() minus | seeds | one network | two averaged | mean over classes | AUROC |'
+    assert lines[2:]==['| GCE | 0, 1 | +7.5 ± 3.5 | +7.5 ± 3.5 | +0.0 ± 0.0 | +0.0 ± 0.0 |']

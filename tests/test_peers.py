@@ -1,6 +1,5 @@
 "Peer methods: each formula against NumPy or literals worked by hand, and each mechanism at work in a short training on drawn faces"
 from functools import partial
-
 import numpy as np
 import pytest
 import torch
