@@ -54,7 +54,7 @@ def loss_table(repeats=2000):
     lookup = torch.linspace(0, 1, 1001).repeat(2, 1)
     weigh,loss_func = partial(p_clean, lookup=lookup.clamp(1e-4, 1-1e-4), clip=None),ReSupLoss()
     def plain(): (F.cross_entropy(z[0], y) + F.cross_entropy(z[1], y)).backward()
-    def resup(): loss_func(Pair(z).weighted(weigh), y).backward()
+    def resup(): loss_func(Pair(z).with_base(sce_loss).weighted(weigh), y).backward()
     fs = {'two cross entropies':plain, 'ReSup loss':resup}
     t = alternate(fs, repeats)
     base = t['two cross entropies']

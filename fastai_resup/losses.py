@@ -134,9 +134,10 @@ def sce_loss(
     log_zero:float=-4., # What log 0 is taken for
 )->Tensor:           # Shape (B,)
     "Symmetric cross entropy (Wang et al. 2019, equation 7)"
-    ce,p = F.cross_entropy(logits, y, reduction='none'),logits.softmax(-1)
-    reverse = -(p*y.log().clamp(min=log_zero)).sum(-1) if is_soft(y) else -log_zero*(1-p.gather(-1, y[:,None])[:,0])
-    return alpha*ce + beta*reverse
+    logp = logits.log_softmax(-1)
+    if is_soft(y): return -(logp*(alpha*y)).sum(-1) - beta*(logp.exp()*y.log().clamp(min=log_zero)).sum(-1)
+    ce = F.nll_loss(logp, y, reduction='none')
+    return alpha*ce - beta*log_zero*(1-(-ce).exp())
 
 # %% ../nbs/05_losses.ipynb #0000000f
 def pair_cross_entropy(
@@ -152,7 +153,7 @@ def pair_cross_entropy(
 # %% ../nbs/05_losses.ipynb #00000023
 def _base_losses(base_loss, pair, targ, label_smoothing, weight):
     "Each network's `base_loss` for each image, (2, B)"
-    z = torch.cat(tuple(pair)).float()
+    z = pair.probs()[0].flatten(0, 1) # log-probabilities are logits, too
     k = z.shape[-1]
     y = onehot(targ, k)*(1-label_smoothing)+label_smoothing/k if label_smoothing else targ
     loss = base_loss(z, y.repeat(2, *[1]*(y.dim()-1)))
