@@ -235,7 +235,7 @@ def test_components_that_become_one_keep_the_mixture_before(tmp_path):
 
 def test_real_networks_have_a_mixture_after_each_epoch(tmp_path):
     "Pretrained ones on drawn faces: the frozen epoch, which knows least, and those after it"
-    faces = make_faces(tmp_path/'faces', n_train=70, n_valid=7, size=32, progress=False)
+    faces = make_faces(tmp_path/'faces', n_train=210, n_valid=7, size=32, progress=False)
     dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=14, noise=.3, seed=0, num_workers=0, cache=True)
     set_seed(0)
     learn = resup_learner(dls, 'tf_efficientnet_lite0', weights='lite0')
