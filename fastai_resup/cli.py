@@ -80,7 +80,7 @@ def train_pair(
     set_seed(seed)
     dls.train.rng,rows = random.Random(seed),EpochRows()
     fit = partial(learn.fine_tune, lr_mult=lr_mult) if learn.opt and learn.opt.frozen_idx>0 else learn.fit_one_cycle
-    fit(epochs, lr, cbs=L(cbs)+rows)
+    fit(epochs, lr, cbs=L(cbs)+rows+_AsksAgain())
     return learn,pd.DataFrame(rows.rows)
 
 # %% ../nbs/09_cli.ipynb #0000000b
@@ -188,7 +188,7 @@ def one_line_errors(
     @wraps(f)
     def _f(*args, **kwargs):
         if not is_cli(f.__globals__.get(f.__name__, f)): return f(*args, **kwargs) # another program's run, such as a test runner's, is none of ours
-        with _quiet_warnings(), _ends_on_sigterm():
+        with _quiet_warnings(), _stops_on_signals():
             try: f(*args, **kwargs)
             except UsageError as e: _leave(name, e, 2)
             except (OSError, ValueError, ImportError) as e: _leave(name, e, 1)
@@ -208,14 +208,26 @@ def _quiet_warnings():
         warnings.showwarning = lambda m,*args,**kwargs: print(f'warning: {" ".join(str(m).split())}', file=sys.stderr)
         yield
 
+_signalled = [] # what the last signal raised
+
 @contextmanager
-def _ends_on_sigterm():
-    "Let SIGTERM run the clean-up that an interrupt runs"
+def _stops_on_signals():
+    "Let SIGTERM run the clean-up that an interrupt runs, and remember either for `_AsksAgain`"
     if threading.current_thread() is not threading.main_thread(): yield; return
-    def stop(*_): raise SystemExit(143)
-    old = signal.signal(signal.SIGTERM, stop)
+    def stop(error, *_):
+        _signalled[:] = [error]
+        raise error
+    errors = {signal.SIGTERM:SystemExit(143), signal.SIGINT:KeyboardInterrupt()}
+    old = {s:signal.signal(s, partial(stop, e)) for s,e in errors.items() if signal.getsignal(s)!=signal.SIG_IGN} # a shell's background jobs ignore interrupts
     try: yield
-    finally: signal.signal(signal.SIGTERM, old)
+    finally:
+        _signalled.clear()
+        for s,f in old.items(): signal.signal(s, f)
+
+class _AsksAgain(Callback):
+    "Raise at the next batch what a signal raised, should an `except:` of the libraries' have swallowed it (fastai has some in its training loop)"
+    def before_batch(self):
+        if _signalled: raise _signalled[0]
 
 # %% ../nbs/09_cli.ipynb #0000001b
 def check_args(

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 from PIL import Image
 
 import fastai_resup.cli as cli
 from fastai_resup.callbacks import ReSup
 from fastai_resup.checkpoint import Checkpoint
-from fastai_resup.cli import find_arch,load_model,resup_demo,resup_predict,resup_train
+from fastai_resup.cli import EpochRows,find_arch,load_model,resup_demo,resup_predict,resup_train
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.files import new_folder
 from fastai_resup.labels import affectnet_schemes,fer2013_classes,rafdb_classes
@@ -158,6 +159,19 @@ def test_interrupts_in_a_process(faces, tmp_path):
         _,err = p.communicate(timeout=60)
         assert p.returncode==codes[s] and 'Traceback' not in err
         assert list((tmp_path/s.name).iterdir())==[]
+
+@pytest.mark.parametrize('sig,error', [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_swallowed_interrupt_is_raised_again(sig, error, faces):
+    "Python raises what a signal wants wherever it falls, and an `except:` may stand there"
+    class Swallows(Callback):
+        def after_pred(self):
+            if self.epoch or self.iter: return
+            try: os.kill(os.getpid(), sig)
+            except: pass
+    dls,rows,old = FERDataLoaders.from_folder(faces, img_size=32, bs=14, num_workers=0),EpochRows(),signal.getsignal(sig)
+    with pytest.raises(error), cli._stops_on_signals(): cli.train_pair(dls, 'resnet18', 1000, [Swallows(), rows], pretrained=False)
+    assert not rows.rows and not cli._signalled and signal.getsignal(sig)==old
+    cli.train_pair(dls, 'resnet18', 1, pretrained=False) # the next one isn't stopped
 
 def test_overwrite_replaces_only_results(trained, faces, tmp_path):
     out = tmp_path/'out'
