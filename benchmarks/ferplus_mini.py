@@ -151,10 +151,18 @@ def peak_mb():
     "Peak resident memory of this process"
     with open('/proc/self/status') as f: return next(int(l.split()[1]) for l in f if l.startswith('VmHWM'))/1024
 
+def make_pair(dls, arch, method):
+    "The pair that a method trains. All have fastai's heads but EAC, whose class maps want its paper's: one linear layer, with PyTorch's first weights"
+    make = partial(resup_learner, dls, arch, weights='lite0', metrics=accuracy)
+    if method.partition(':')[0]!='eac': return make()
+    learn = make(concat_pool=False, first_bn=False, lin_ftrs=[], ps=0.)
+    for net in learn.model.nets: only(o for o in net[1].modules() if isinstance(o, nn.Linear)).reset_parameters()
+    return learn
+
 def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None, arch='tf_efficientnet_lite0'):
     "Train one pair and score it; the seed decides images' order, augmentation, heads and dropout"
     set_seed(seed, reproducible=True)
-    learn = resup_learner(make_dls(path, seed, split, noise, n=n), arch, weights='lite0', metrics=accuracy)
+    learn = make_pair(make_dls(path, seed, split, noise, n=n), arch, method)
     speed_up_cpu(learn.model)
     cbs,start = make_cbs(method),time.perf_counter()
     with learn.no_bar():

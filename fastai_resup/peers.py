@@ -9,7 +9,7 @@ __all__ = ['peers', 'evaluating', 'Peer', 'warmup_epochs', 'soft_cross_entropy',
            'LabelSmoothing', 'GCE', 'SCE', 'elr_loss', 'ELR', 'small_loss_weights', 'CoTeaching', 'prior_penalty',
            'bootstrap_targets', 'LossMixture', 'MCorrection', 'sharpen', 'small_loss_posterior', 'refine_targets',
            'mixmatch_loss', 'DivideMix', 'last_linear', 'HeadedPeer', 'rank_split', 'rank_loss', 'relabelled', 'SCN',
-           'mix_by_uncertainty', 'RUL', 'class_maps', 'flip_consistency', 'EAC']
+           'mix_by_uncertainty', 'RUL', 'class_maps', 'is_linear_head', 'flip_consistency', 'EAC']
 
 # %% ../nbs/17_peers.ipynb #0000003c
 import warnings
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn, Tensor
+from torch.func import functional_call
 import torch.nn.functional as F
 from torch.distributions.beta import Beta
 from torchvision.transforms import RandomErasing
@@ -699,10 +700,17 @@ def class_maps(
     head:nn.Module, # From features (B, C, H, W) to logits (B, K), for any H and W
     f:Tensor,       # Features, shape (B, C, H, W)
 )->Tensor:          # Shape (B, K, H, W)
-    "What the head says of each place alone, in evaluation mode: class activation maps where it is linear (Zhang et al. 2022, section 3.2)"
+    "What the head says of each place alone, in evaluation mode and as a constant: class activation maps where it is linear (Zhang et al. 2022, section 3.2)"
     b,c,h,w = f.shape
-    with evaluating(head): z = head(f.permute(0,2,3,1).reshape(-1, c, 1, 1))
+    fixed = {k:p.detach() for k,p in head.named_parameters()}
+    with evaluating(head): z = functional_call(head, fixed, (f.permute(0,2,3,1).reshape(-1, c, 1, 1),))
     return z.view(b, h, w, -1).permute(0,3,1,2)
+
+# %% ../nbs/17_peers.ipynb #17080001
+def is_linear_head(head:nn.Module)->bool:
+    "Is this one linear layer on the mean over all places, dropout aside?"
+    layers = [o for o in head.modules() if not list(o.children())]
+    return sum(isinstance(o, nn.Linear) for o in layers)==1 and all(isinstance(o, (nn.AdaptiveAvgPool2d, nn.Flatten, Flatten, nn.Dropout, nn.Identity, nn.Linear)) for o in layers)
 
 # %% ../nbs/17_peers.ipynb #00000082
 def flip_consistency(
@@ -728,6 +736,8 @@ class EAC(Peer):
         for net in self.net.nets:
             if not (isinstance(net, nn.Sequential) and len(net)==2):
                 raise TypeError(f'EAC needs networks nn.Sequential(body, head), and has a {type(net).__name__}: make the learner by `resup_learner(dls, arch)`.')
+        if not all(map(is_linear_head, (net[1] for net in self.net.nets))):
+            warnings.warn('EAC is made for a linear layer on the mean over all places, and may not learn with another head: give `resup_learner` concat_pool=False, first_bn=False, lin_ftrs=[], ps=0.')
 
     def start_batch(self):
         "Erase, and keep the features of what is left"
