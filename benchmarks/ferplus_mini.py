@@ -135,6 +135,8 @@ def score(learn):
     res['memorised'] = (log_mean_prob(z).argmax(-1)==given)[wrong].float().mean().item()
     res['auroc'],res['auroc_within'] = rank_scores(right, p.mean(0).numpy(), given.numpy())
     res['auroc_similarity'],res['auroc_similarity_within'] = rank_scores(right, sim.mean(0).numpy(), given.numpy())
+    audited = weigher(learn.model) is not None and not hasattr(learn, 'judge')
+    res['auroc_audit'] = auroc(right, LabelAudit.from_learner(learn).df.p_clean.to_numpy()) if audited else float('nan')
     share = np.array([right[given==c].mean() if (given==c).any() else 0 for c in range(len(dls.vocab))])
     by_class = ' '.join(f'{p.mean(0)[(given==c)&~wrong].mean():.3f}' for c in range(len(dls.vocab))) if is_prob else ''
     return {**res, 'auroc_class_alone':auroc(right, share[given.numpy()]), 'noise_rate':(1-p.mean()).item() if is_prob else float('nan'), 'weight_by_class':by_class}

@@ -36,7 +36,7 @@ def estimate(plan, runs):
     mins = sum(per_epoch.get(o['method'], per_epoch.get('plain', per_epoch.median()))*o['epochs'] for o in plan)/60
     return f', about {int(mins//60)} h {int(mins%60)} min by the times in the csv' + (f' ({len(other)} of them of methods never timed here, counted as plain)' if other else '')
 
-columns = dict(acc_class_mean='mean over classes', memorised='memorised', auroc='AUROC', auroc_within='within classes', auroc_similarity='of similarity', noise_rate='noise rate')
+columns = dict(acc_class_mean='mean over classes', memorised='memorised', auroc='AUROC', auroc_within='within classes', auroc_similarity='of similarity', auroc_audit='of LabelAudit', noise_rate='noise rate')
 
 def cell(o, mark=3):
     "Mean, and standard deviation where there are several values"
@@ -51,7 +51,7 @@ def table(runs, wanted=()):
         rows = runs[runs.method==m]
         if not len(rows): lines.append(f'| {methods[m]} | | '+' | '.join(['not run']*2+['']*len(columns))+' |'); continue
         one = (rows.acc_0+rows.acc_1)/2
-        lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(rows.seed)))} | {cell(one)} | {cell(rows.acc_ensemble)} | "+' | '.join(cell(rows[c]) for c in columns)+' |')
+        lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(rows.seed)))} | {cell(one)} | {cell(rows.acc_ensemble)} | "+' | '.join(cell(rows[c]) if c in rows else '-' for c in columns)+' |')
     return '\n'.join(lines)
 
 def against(runs, ours='resup'):
