@@ -670,14 +670,14 @@ class RUL(HeadedPeer):
     "Relative uncertainty learning (Zhang et al., NeurIPS 2021): features mixed by their uncertainty, a loss for both labels"
     cost = dict(Peer.cost, end=1)
 
-    def make_head(self, width): return nn.Sequential(nn.Linear(width, 1), nn.Softplus())
+    def make_head(self, width): return nn.Sequential(nn.Linear(width, 64), nn.BatchNorm1d(64))
 
     def sigma(self,
         m:int,     # Which network, 0 or 1
         mu:Tensor, # Features, shape (B, width)
     )->Tensor:     # Shape (B,), positive
         "Uncertainties by a network's head"
-        return self.heads[m](mu.float())[:,0] + 1e-4
+        return self.heads[m](mu.float()).exp().mean(1)
 
     def start_batch(self):
         "Mix the features on their way to the last layer"
@@ -692,7 +692,8 @@ class RUL(HeadedPeer):
         sigma = [None,None]
         def keep(m, mu): sigma[m] = self.sigma(m, mu)
         for m,net in enumerate(self.net.nets): self.hook(last_linear(net), lambda mod,inp,m=m: keep(m, inp[0]), pre=True)
-        try: return 1/(1+ordered_pass(self.learn, lambda pair,y: torch.stack(sigma)))
+        try:
+            with evaluating(self.heads): return 1/(1+ordered_pass(self.learn, lambda pair,y: torch.stack(sigma)))
         finally: self.unhook()
 
 # %% ../nbs/17_peers.ipynb #00000080
