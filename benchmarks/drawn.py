@@ -25,8 +25,8 @@ settings = dict(
     tiny=   dict(n=105, noise=.3, bs=16), # 15 images a class
 )
 single = {'single':{}, 'single+smoothing':dict(loss_func=LabelSmoothingCrossEntropyFlat()), 'single+mixup':dict(cbs=MixUp())}
-methods = {k:['plain','resup:warmup=4'] for k in settings}
-methods['sym30'] = ['plain','resup:warmup=4','resup',*single]
+methods = {k:['plain','resup:warmup=4','resup:min_known=.2'] for k in settings}
+methods['sym30'] = [*methods['sym30'],'resup',*single]
 
 def cnn(n_out, w=24):
     "Three convolutions and a linear layer"

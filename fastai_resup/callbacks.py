@@ -6,7 +6,8 @@ Docs: https://owner.github.io/fastai_resup/callbacks.html.md"""
 
 # %% auto #0
 __all__ = ['presets', 'ordered_pass', 'keep_order', 'weigher', 'mean_by_class', 'balance_factors', 'component_densities',
-           'MixtureRefit', 'auroc', 'check_paired', 'LossReweight', 'ReSup', 'check_batches', 'PairMetrics']
+           'MixtureRefit', 'auroc', 'check_paired', 'known_share', 'LossReweight', 'ReSup', 'check_batches',
+           'PairMetrics']
 
 # %% ../nbs/06_callbacks.ipynb #00000002
 import warnings
@@ -270,12 +271,21 @@ def check_paired(
         raise TypeError(f'{who} needs `ReSupLoss` as loss function, and this learner has {type(learn.loss_func).__name__}: leave `loss_func` out, '
                         'or pass `ReSupLoss(label_smoothing=0.1)` for smoothed labels and `ReSupLoss(weight=…)` for class weights.')
 
+# %% ../nbs/06_callbacks.ipynb #17090001
+def known_share(
+    hist:Tensor, # Density of the similarities in equal bins of [0, 1], shape (2, bins), as in `PairedModel`
+    at:float=.7, # Similarity from which on a label counts as known; a bit less than the square root of 1/2
+)->float:        # Between 0 and 1, the mean of both networks
+    "Share of the labels that the networks would give themselves"
+    n = hist.shape[1]
+    return (hist[:,round(at*n):].sum(1)/n).mean().item()
+
 # %% ../nbs/06_callbacks.ipynb #0000001c
 class LossReweight(Callback):
     """Weigh each network's loss by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
 
-    Weights are 1 and the agreement term is off while the networks warm up, as long as there is no mixture, and as long as the mixture finds more than
-    `max_noise` of the labels wrong (networks that find most labels wrong may not have learned enough to judge).
+    Weights are 1 and the agreement term is off while the networks warm up, as long as there is no mixture, and as long as the networks may not have learned enough to judge:
+    where the mixture finds more than `max_noise` of the labels wrong, or the networks would give less than `min_known` of them themselves.
 
     Raises ValueError for a number out of its range, TypeError on a learner without two networks."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
@@ -288,8 +298,9 @@ class LossReweight(Callback):
         balance:float=.5,    # How far classes that look noisy as a whole get their weight back, 0 to 1 (see `balance_factors`); 0: not at all, as the authors do
         base_loss=sce_loss,  # What is weighted: function from one network's logits (B, K) and targets to its loss for each image, shape (B,), as `sce_loss` and `gce_loss`; None: cross entropy, as the authors have
         max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
+        min_known:float=0.,  # Weigh only where at least this share of the labels has a similarity of .7 or more, in the mean of both networks: the label is what they say themselves. 0 always weighs; .2 suits random weights
     ):
-        for name,v,most in (('warmup',warmup,inf),('agreement',agreement,inf),('balance',balance,1),('max_noise',max_noise,1)):
+        for name,v,most in (('warmup',warmup,inf),('agreement',agreement,inf),('balance',balance,1),('max_noise',max_noise,1),('min_known',min_known,1)):
             if not 0<=v<=most: raise ValueError(f'{name} must be {"at least 0" if most==inf else "from 0 to 1"}, not {v!r}')
         if base_loss is not None and not callable(base_loss): raise TypeError(f'base_loss must be a function of logits and targets, or None for cross entropy, not {base_loss!r}')
         store_attr()
@@ -303,7 +314,8 @@ class LossReweight(Callback):
         model = get_model(self.model)
         frozen,unfrozen = model.epochs.tolist()
         warm = unfrozen + (frozen if self.count_frozen or self.opt.frozen_idx>0 else 0) >= self.warmup
-        self.weigh = weigher(model) if warm and model.noise_rate<=self.max_noise else None
+        able = model.noise_rate<=self.max_noise and (not self.min_known or known_share(model.hist)>=self.min_known)
+        self.weigh = weigher(model) if warm and able else None
         self.factors = balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance) if self.weigh and self.balance and model.clean_by_class.shape[1]>1 else None
 
     def after_pred(self):
@@ -313,7 +325,7 @@ class LossReweight(Callback):
 
 # %% ../nbs/06_callbacks.ipynb #00000020
 presets = dict(reference=dict(estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False,
-                              normalize=False, balance=0., base_loss=None, warmup=1, count_frozen=True, agreement=5., max_noise=1.))
+                              normalize=False, balance=0., base_loss=None, warmup=1, count_frozen=True, agreement=5., max_noise=1., min_known=0.))
 
 # %% ../nbs/06_callbacks.ipynb #00000021
 class ReSup(MixtureRefit, LossReweight):

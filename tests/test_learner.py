@@ -19,7 +19,7 @@ from fastai.vision.data import ImageDataLoaders
 from fastcore.foundation import L
 from sklearn.mixture import GaussianMixture
 
-from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, balance_factors, ordered_pass
+from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, balance_factors, known_share, ordered_pass
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.losses import Pair, resup_loss, sce_loss
@@ -75,6 +75,16 @@ def test_networks_that_find_most_labels_wrong_are_not_asked(learn):
     for spy,limit in zip(spies, (rate-.01, rate+.01)):
         learn.model.noise_rate.fill_(rate)
         learn.fit(1, cbs=[LossReweight(max_noise=limit), spy])
+    assert not any(w for *_,w in spies[0].weighted) and all(w for *_,w in spies[1].weighted)
+
+def test_networks_that_know_too_little_are_not_asked(learn):
+    learn.fit(1, 1e-2, cbs=ReSup())
+    known,spies = float((learn.similarities>=.7).float().mean()),[Spy(), Spy()]
+    assert known_share(learn.model.hist)==pytest.approx(known, abs=1e-5)
+    hist = learn.model.hist.clone()
+    for spy,limit in zip(spies, (known+.01, known-.01)):
+        learn.model.hist.copy_(hist)
+        learn.fit(1, 0., cbs=[LossReweight(min_known=max(0, limit)), spy])
     assert not any(w for *_,w in spies[0].weighted) and all(w for *_,w in spies[1].weighted)
 
 def test_first_unfrozen_epoch_of_fine_tune_is_warmup_too(learn):
