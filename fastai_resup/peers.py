@@ -708,7 +708,9 @@ def class_maps(
     return z.view(b, h, w, -1).permute(0,3,1,2)
 
 # %% ../nbs/17_peers.ipynb #17080001
-def is_linear_head(head:nn.Module)->bool:
+def is_linear_head(
+    head:nn.Module, # From features (B, C, H, W) to logits (B, K)
+)->bool:
     "Is this one linear layer on the mean over all places, dropout aside?"
     layers = [o for o in head.modules() if not list(o.children())]
     return sum(isinstance(o, nn.Linear) for o in layers)==1 and all(isinstance(o, (nn.AdaptiveAvgPool2d, nn.Flatten, Flatten, nn.Dropout, nn.Identity, nn.Linear)) for o in layers)
