@@ -1,0 +1,74 @@
+"""What every method of the grid costs: seconds per epoch and peak memory, as ratios to one network with plain cross entropy; side by side in one run.
+
+    python benchmarks/costs.py --out benchmarks/costs.csv       # about half an hour on one core
+    python benchmarks/costs.py --methods resup elr --repeats 1  # any part; the single network and the plain pair are always there
+
+Drawn faces, so that it needs no data; EfficientNet-Lite0 from ImageNet, 64 px, batches of 64, everything trained, with `speed_up_cpu`, as in `ferplus_mini.py`. A method trains
+for four epochs and its schedule shrinks to them, so that what it does after its warm-up is in its figure as well as the warm-up; a second of it is a fourth of that training, validation included.
+The methods take turns, in a new learner each time; `seconds` is the median of their turns, after a first round that isn't counted. Peak memory is of a process of its own."""
+import argparse, multiprocessing, statistics, tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+from fastai.vision.all import set_seed, vision_learner
+from fastai_resup.all import *
+from ferplus_mini import commit, make_cbs, make_pair
+from report import methods
+from speed import peak_kb, timed
+
+arch,epochs = 'tf_efficientnet_lite0',4
+
+def make_learner(path, method):
+    "A learner that is ready to train unfrozen: a pair, or one network for 'single'"
+    set_seed(0)
+    dls = FERDataLoaders.from_folder(path, valid='valid', img_size=64, bs=64, noise=.3, seed=0, num_workers=0, cache=True)
+    learn = vision_learner(dls, arch, pretrained_cfg_overlay=dict(state_dict=lite0_weights())) if method=='single' else make_pair(dls, arch, method)
+    speed_up_cpu(learn.model)
+    learn.unfreeze()
+    return learn
+
+def seconds(path, method):
+    "Seconds per epoch of a training; building the learner isn't in it"
+    learn,cbs = make_learner(path, method),None if method=='single' else make_cbs(method)
+    with learn.no_bar(), learn.no_logging(): return timed(lambda: learn.fit_one_cycle(epochs, 1e-4, cbs=cbs))/epochs
+
+def peak_mb(path, method, queue):
+    "In a process of its own: peak resident memory of a training"
+    seconds(path, method)
+    queue.put(peak_kb()/1024)
+
+def peak_alone(path, method):
+    "`peak_mb` in a new process"
+    ctx = multiprocessing.get_context('spawn')
+    queue = ctx.Queue()
+    p = ctx.Process(target=peak_mb, args=(path, method, queue))
+    p.start()
+    res = queue.get()
+    p.join()
+    return res
+
+def measure(wanted, repeats, n_train=256):
+    "A row per method"
+    kinds = list(dict.fromkeys(['single','plain',*wanted]))
+    with tempfile.TemporaryDirectory() as d:
+        path = make_faces(Path(d)/'faces', n_train=n_train, n_valid=64, progress=False)
+        times = [{k:seconds(path, k) for k in kinds} for _ in range(repeats+1)][1:]
+        peaks = {k:peak_alone(path, k) for k in kinds}
+    t = {k:statistics.median(o[k] for o in times) for k in kinds}
+    spread = lambda k: [o[k]/o['single'] for o in times]
+    return pd.DataFrame([dict(method=k, seconds=round(t[k], 2), against_single=round(t[k]/t['single'], 2), lowest=round(min(spread(k)), 2), highest=round(max(spread(k)), 2),
+                              against_pair=round(t[k]/t['plain'], 2), peak_mb=round(peaks[k]), peak_against_single=round(peaks[k]/peaks['single'], 2), repeats=repeats,
+                              commit=commit(), threads=torch.get_num_threads()) for k in kinds])
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--methods', nargs='+', default=list(methods), help='default: those of the grid')
+    p.add_argument('--repeats', type=int, default=3)
+    p.add_argument('--out', type=Path, help='csv to write the rows to')
+    a = p.parse_args()
+    res = measure(a.methods, a.repeats)
+    print(res.to_string(index=False))
+    if a.out: save_csv(res, a.out, overwrite=True)
+
+if __name__=='__main__': main()
