@@ -48,18 +48,23 @@ def peak_alone(path, method):
     p.join()
     return res
 
+def rows(times, peaks):
+    "A row per method, of its seconds in every turn, `[{'single':6.1, ...}, ...]`, and its peak in MB: medians, and the lowest and highest ratio of a turn"
+    res = []
+    for k,peak in peaks.items():
+        secs,ratios = [o[k] for o in times],[o[k]/o['single'] for o in times]
+        med = {m:statistics.median(o[m] for o in times) for m in ('single','plain')}
+        res.append(dict(method=k, seconds=round(statistics.median(secs), 2), against_single=round(statistics.median(secs)/med['single'], 2), lowest=round(min(ratios), 2),
+                        highest=round(max(ratios), 2), against_pair=round(statistics.median(secs)/med['plain'], 2), peak_mb=round(peak), peak_against_single=round(peak/peaks['single'], 2)))
+    return res
+
 def measure(wanted, repeats, n_train=256):
-    "A row per method"
+    "Seconds per epoch of every method in every turn, and its peak memory in MB"
     kinds = list(dict.fromkeys(['single','plain',*wanted]))
     with tempfile.TemporaryDirectory() as d:
         path = make_faces(Path(d)/'faces', n_train=n_train, n_valid=64, progress=False)
         times = [{k:seconds(path, k) for k in kinds} for _ in range(repeats+1)][1:]
-        peaks = {k:peak_alone(path, k) for k in kinds}
-    t = {k:statistics.median(o[k] for o in times) for k in kinds}
-    spread = lambda k: [o[k]/o['single'] for o in times]
-    return pd.DataFrame([dict(method=k, seconds=round(t[k], 2), against_single=round(t[k]/t['single'], 2), lowest=round(min(spread(k)), 2), highest=round(max(spread(k)), 2),
-                              against_pair=round(t[k]/t['plain'], 2), peak_mb=round(peaks[k]), peak_against_single=round(peaks[k]/peaks['single'], 2), repeats=repeats,
-                              commit=commit(), threads=torch.get_num_threads()) for k in kinds])
+        return times,{k:peak_alone(path, k) for k in kinds}
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,7 +72,7 @@ def main():
     p.add_argument('--repeats', type=int, default=3)
     p.add_argument('--out', type=Path, help='csv to write the rows to')
     a = p.parse_args()
-    res = measure(a.methods, a.repeats)
+    res = pd.DataFrame(rows(*measure(a.methods, a.repeats))).assign(repeats=a.repeats, commit=commit(), threads=torch.get_num_threads())
     print(res.to_string(index=False))
     if a.out: save_csv(res, a.out, overwrite=True)
 

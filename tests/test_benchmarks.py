@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 bench = Path(__file__).resolve().parents[1]/'benchmarks'
 sys.path.insert(0, str(bench))
-import ferplus_mini as fm, report
+import costs, ferplus_mini as fm, report
 from fastai_resup.all import ferplus_classes
 
 def call(*args): return subprocess.run([sys.executable, str(bench/'ferplus_mini.py'), *map(str, args)], capture_output=True, text=True, timeout=600)
@@ -83,6 +84,13 @@ def test_an_ablation_exchanges_one_part(args, tmp_path):
     assert fm.torch.equal(a.flip(-1), b) if args=='mirror=1' else fm.torch.equal(a, b)
     assert not any(net._forward_pre_hooks for net in learn.model.nets)
 
+def test_the_audit_is_scored_by_its_own_order(tmp_path):
+    dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 140, 35, 32, progress=False), valid='valid', bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
+    learn = fm.resup_learner(dls, fm.resnet18, pretrained=False)
+    with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=fm.ReSup(warmup=1))
+    audit = fm.LabelAudit.from_learner(learn).df
+    assert fm.score(learn)['auroc_audit']==pytest.approx(roc_auc_score(audit.true==audit.label, audit.p_clean))
+
 def test_the_posterior_can_be_taken_as_it_is():
     x,u = np.random.default_rng(0),np.linspace(0, 1, 1001)[:,None]
     est = fm.BetaMixture().fit(np.r_[x.beta(1, 6, 400), x.beta(6, 1, 600)][:,None])
@@ -138,6 +146,12 @@ def test_run_is_one_row_and_not_repeated(shared, ferplus_root, tmp_path):
     before = f.read_bytes()
     o = call('--data', ferplus_root, '--methods', 'plain', '--seeds', 10, '--epochs', 1, '--out', f)
     assert o.returncode==0 and o.stdout.startswith('0 runs to do') and f.read_bytes()==before
+
+def test_costs_are_medians_beside_a_single_network():
+    single,plain,elr = costs.rows([dict(single=2., plain=4., elr=5.), dict(single=4., plain=8., elr=12.), dict(single=2.5, plain=5., elr=5.)], dict(single=1000., plain=1500., elr=1250.))
+    assert (single['seconds'], single['against_single'], single['peak_against_single'])==(2.5, 1, 1)
+    assert (plain['against_single'], plain['against_pair'], plain['peak_against_single'])==(2, 1, 1.5)
+    assert (elr['against_single'], elr['lowest'], elr['highest'], elr['against_pair'])==(2, 2, 3, 1)
 
 def test_a_run_that_dies_is_named(tmp_path, ferplus_root):
     o = call('--data', ferplus_root, '--short', 64, '--epochs', 1, '--methods', 'resup:warmp=0')
