@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 keys = ['method','schedule','epochs','noise','seed','split']
 methods = dict(plain='plain cross entropy', resup='ReSup()', reference="ReSup(preset='reference')", dividemix='DivideMix', elr='ELR', co_teaching='Co-teaching', eac='EAC', rul='RUL',
@@ -63,6 +64,35 @@ def against(runs, ours='resup'):
     diffs = {m:(of(ours)-of(m)).dropna() for m in dict.fromkeys(runs.method) if m!=ours}
     for m,d in sorted(diffs.items(), key=lambda o: -o[1].acc_ensemble.mean()):
         if len(d): lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(d.index)))} | "+' | '.join(f'{d[c].mean():+.1f}'+(f' ± {d[c].std():.1f}' if len(d)>1 else '') for c in cols)+' |')
+    return '\n'.join(lines)
+
+def gains(runs, ours='resup', other='plain'):
+    "`ours` minus `other` on each seed and split that both have, in points, as a markdown table; at its end the mean with its 95 % interval (Student's t over seeds)"
+    cols = dict(one='one network', acc_ensemble='two averaged', acc_class_mean='mean over classes')
+    runs = runs.assign(one=(runs.acc_0+runs.acc_1)/2)
+    of = lambda m: runs[runs.method==m].set_index(['split','seed'])[list(cols)]*100
+    diff = (of(ours)-of(other)).dropna().sort_index()
+    if not len(diff): return 'not run'
+    row = lambda name,cells: f'| {name} | '+' | '.join(cells)+' |'
+    lines = [row(f'{names.get(ours, ours)} minus {names.get(other, other)}', cols.values()), '|---'*(len(cols)+1)+'|', *[row(f'{split}, seed {seed}', [f'{v:+.1f}' for v in o]) for (split,seed),o in zip(diff.index, diff.values)]]
+    half = student.ppf(.975, len(diff)-1)*diff.std()/len(diff)**.5 if len(diff)>1 else diff.mean()*np.nan
+    return '\n'.join([*lines, row(f'**mean of {len(diff)}**', [f'{m:+.1f}'+(f' ({m-h:+.1f} to {m+h:+.1f})' if h==h else '') for m,h in zip(diff.mean(), half)])])
+
+def won_back(runs, ours='resup'):
+    "Of the points that the plain pair loses by 30 % wrong labels, the share that `ours` wins back; over the seeds of `valid` that have all three rows"
+    runs = runs[(runs.split=='valid')&(runs.schedule=='fit_one_cycle')&(runs.epochs==8)]
+    of = lambda m,noise: runs[(runs.method==m)&(runs.noise==noise)].assign(one=lambda o: (o.acc_0+o.acc_1)/2).set_index('seed')[['one','acc_ensemble']]
+    parts = pd.concat({'30 % wrong':of('plain', 'sym30'), names.get(ours, ours):of(ours, 'sym30'), 'right labels':of('plain', 'clean')}, axis=1).dropna()
+    if not len(parts): return 'not run'
+    low,mid,high = (parts[o].mean() for o in parts.columns.unique(0))
+    lines = [f'| seeds {", ".join(map(str, parts.index))} | plain pair, 30 % wrong | {names.get(ours, ours)}, 30 % wrong | plain pair, right labels | won back |', '|---'*5+'|']
+    return '\n'.join([*lines, *[f'| {name} | {low[c]:.3f} | {mid[c]:.3f} | {high[c]:.3f} | {(mid[c]-low[c])/(high[c]-low[c]):.0%} |' for c,name in (('one','one network'),('acc_ensemble','two averaged'))]])
+
+def cost_table(costs):
+    "What `costs.py` wrote, as markdown, the cheapest first"
+    lines = ['| | seconds an epoch | to one network | lowest to highest | to the plain pair | peak memory, MB | to one network |', '|---'*7+'|']
+    for _,o in costs.sort_values('seconds').iterrows():
+        lines.append(f"| {dict(names, single='one network, plain cross entropy', plain='two networks, plain cross entropy').get(o.method, f'`{o.method}`')} | {o.seconds:.1f} | {o.against_single:.2f} | {o.lowest:.2f} to {o.highest:.2f} | {o.against_pair:.2f} | {o.peak_mb:.0f} | {o.peak_against_single:.2f} |")
     return '\n'.join(lines)
 
 def tables(runs):
