@@ -74,6 +74,13 @@ def run_apart(
     if run.returncode: return time.time()-start, run.stdout if run.returncode==1 else f'{src.name}: its process ended with {run.returncode}\n{run.stdout[-2000:]}'
     return time.time()-start, ''
 
+def copies(
+    paths, # Notebooks
+)->dict: # Notebook to the place of its executed copy, whose name changes with the notebook, the package and the committed measurements; the copy is there if these have been run without an error
+    "Where executed notebooks are kept"
+    code = b''.join(o.read_bytes() for d in ('fastai_resup','benchmarks') for o in sorted((ROOT/d).rglob('*')) if o.is_file() and o.suffix!='.pyc')
+    return {p: BUILD/'executed'/f'{p.stem}-{hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]}.ipynb' for p in paths}
+
 def execute(
     paths:list, # Notebooks
     workers:int, # How many at a time
@@ -85,8 +92,7 @@ def execute(
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(NBS, work)
     done.mkdir(parents=True, exist_ok=True)
-    code = b''.join(o.read_bytes() for d in ('fastai_resup','benchmarks') for o in sorted((ROOT/d).rglob('*')) if o.is_file() and o.suffix!='.pyc')
-    res = {p: done/f'{p.stem}-{hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]}.ipynb' for p in paths}
+    res = copies(paths)
     todo = sorted((p for p,o in res.items() if chosen(p, only) and not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
     last = lambda p: max((o for o in done.glob(f'{p.stem}-*.ipynb')), key=lambda o: o.stat().st_mtime, default=p)
     if only: res = {p: o if chosen(p, only) or o.exists() else last(p) for p,o in res.items()}

@@ -2,12 +2,22 @@
 
 Tests that need it skip, and say so, where it isn't set; a folder that is named must be there and complete, so a missing file is a failure.
 All tests, and the processes they start, calculate with one thread: bit-identical runs are the same only with the same number of threads, and two jobs on two cores don't wait for each other."""
-import os, tarfile
+import os, sys, tarfile
 os.environ['OMP_NUM_THREADS'] = '1' # before torch is imported
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+@pytest.fixture(scope='session')
+def build():
+    "docs/build.py as a module"
+    docs = str(Path(__file__).resolve().parents[1]/'docs')
+    sys.path.insert(0, docs)
+    try:
+        import build
+        yield build
+    finally: sys.path.remove(docs)
 
 @pytest.fixture(scope='session')
 def shared():

@@ -12,15 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT/'docs'/'_build'/'html'
 FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 
-@pytest.fixture(scope='module')
-def build():
-    "docs/build.py as a module"
-    sys.path.insert(0, str(ROOT/'docs'))
-    try:
-        import build
-        yield build
-    finally: sys.path.remove(str(ROOT/'docs'))
-
 def test_readme_is_written_from_the_notebook(build):
     assert (ROOT/'README.md').read_text(encoding='utf-8')==build.readme_text(), 'README.md is old: python docs/build.py --readme'
 
