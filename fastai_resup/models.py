@@ -216,10 +216,10 @@ class _DepthwiseConv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         (x,w),((sh,sw),(ph,pw)) = ctx.saved_tensors,ctx.geometry
-        gx = torch.nn.grad.conv2d_input(x.shape, w, g, (sh,sw), (ph,pw), 1, x.shape[1]) if ctx.needs_input_grad[0] else None
+        gx = torch.nn.grad.conv2d_input(x.shape, w.to(g.dtype), g, (sh,sw), (ph,pw), 1, x.shape[1]).to(x.dtype) if ctx.needs_input_grad[0] else None
         x,(h,v) = F.pad(x, (pw,pw,ph,ph)),g.shape[2:]
         taps = [(x[:,:,i:i+sh*(h-1)+1:sh,j:j+sw*(v-1)+1:sw]*g).sum((0,2,3)) for i in range(w.shape[2]) for j in range(w.shape[3])]
-        return gx,torch.stack(taps, -1).view_as(w),None,None
+        return gx,torch.stack(taps, -1).view_as(w).to(w.dtype),None,None
 
 # %% ../nbs/04_models.ipynb #00000021
 class DepthwiseConv2d(nn.Conv2d):

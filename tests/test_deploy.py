@@ -167,3 +167,16 @@ def test_onnx_errors_leave_nothing(learn, tmp_path):
     learn.loss_func = nn.BCEWithLogitsLoss()
     with pytest.raises(TypeError, match='BCEWithLogitsLoss'): to_onnx(learn, tmp_path/'a.onnx')
     assert not list(tmp_path.glob('*onnx*'))
+
+def test_depthwise_gradients_under_autocast():
+    "In bfloat16, weights stay float32 and activations don't; gradients are those of `nn.Conv2d` up to bfloat16's rounding"
+    grads = []
+    for fast in (True, False):
+        torch.manual_seed(0)
+        conv,x = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),torch.randn(4, 8, 4, 4, requires_grad=True)
+        if fast: speed_up_cpu(conv)
+        with torch.autocast('cpu', torch.bfloat16): y = conv(x.bfloat16())
+        y.float().square().sum().backward()
+        grads.append((conv.weight.grad, x.grad))
+    for a,b in zip(*grads):
+        assert a.dtype==b.dtype==torch.float32 and (a-b).abs().max() < .05*b.abs().max()
