@@ -7,6 +7,7 @@ Drawn faces, so that it needs no data; EfficientNet-Lite0 from ImageNet, 64 px, 
 for four epochs and its schedule shrinks to them, so that what it does after its warm-up is in its figure as well as the warm-up; a second of it is a fourth of that training, validation included.
 The methods take turns, in a new learner each time; `seconds` is the median of their turns, after a first round that isn't counted. Peak memory is of a process of its own."""
 import argparse, multiprocessing, statistics, tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -33,20 +34,14 @@ def seconds(path, method):
     learn,cbs = make_learner(path, method),None if method=='single' else make_cbs(method)
     with learn.no_bar(), learn.no_logging(): return timed(lambda: learn.fit_one_cycle(epochs, 1e-4, cbs=cbs))/epochs
 
-def peak_mb(path, method, queue):
-    "In a process of its own: peak resident memory of a training"
+def peak_mb(path, method):
+    "Peak resident memory of this process after a training"
     seconds(path, method)
-    queue.put(peak_kb()/1024)
+    return peak_kb()/1024
 
 def peak_alone(path, method):
-    "`peak_mb` in a new process"
-    ctx = multiprocessing.get_context('spawn')
-    queue = ctx.Queue()
-    p = ctx.Process(target=peak_mb, args=(path, method, queue))
-    p.start()
-    res = queue.get()
-    p.join()
-    return res
+    "`peak_mb` in a new process; one that dies is an error"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool: return pool.submit(peak_mb, path, method).result()
 
 def rows(times, peaks):
     "A row per method, of its seconds in every turn, `[{'single':6.1, ...}, ...]`, and its peak in MB: medians, and the lowest and highest ratio of a turn"
