@@ -9,7 +9,10 @@ keys = ['method','schedule','epochs','noise','seed','split']
 methods = dict(plain='plain cross entropy', resup='ReSup()', reference="ReSup(preset='reference')", dividemix='DivideMix', elr='ELR', co_teaching='Co-teaching', eac='EAC', rul='RUL',
                scn='SCN', m_correction='M-correction', sce='symmetric CE', gce='GCE', mixup='MixUp', label_smoothing='label smoothing')
 ours = ['plain','resup','reference']
-names = {**methods, 'truth':'plain, wrong labels left out'}
+ablations = {'resup:swap=0':'weights by their own opinion', 'resup:judge=loss':'mixtures of the loss', 'resup:estimator=gaussian':'Gaussian mixtures', 'resup:agreement=0':'no agreement term', 'resup:agreement=5':'the authors\' factor',
+             'resup:agreement=20':'a strong one', 'resup:balance=0':'p(clean) alone', 'resup:monotone=0':'the posterior as it is', 'resup:refit=pass':'one more pass over all images', 'resup:warmup=2':'two epochs of warm-up',
+             'resup:normalize=False':'weights not divided by their mean', 'resup:base_loss=ce':'on cross entropy', 'resup:mirror=1':'mirrored images for network 1'}
+names = {**methods, 'truth':'plain, wrong labels left out', **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
 
 def best_peer(runs):
     "The other method with the most accurate two networks in the grid's rows at 30 %, seed 0; None until all of them are there"
@@ -19,11 +22,11 @@ def best_peer(runs):
     return o[others].idxmax() if set(others)<=set(o.index) else None
 
 def grid(runs):
-    "Every run of the grid, in the order of importance: all methods at 30 %, seed by seed, then other noise for plain, ReSup, the reference and, once it is known, the best peer"
+    "Every run of the grid, in the order of importance: all methods at 30 %, seed by seed, then other noise for plain, ReSup, the reference and, once it is known, the best peer, then ReSup's ablations"
     row = lambda m,noise,seed: dict(method=m, schedule='fit_one_cycle', epochs=8, noise=noise, seed=seed, split='valid')
     few = ours + [o for o in [best_peer(runs)] if o]
     return ([row(m, 'sym30', s) for s in range(3) for m in methods] + [row('plain', 'clean', s) for s in range(3)] + [row(m, 'clean', 0) for m in few[1:]]
-            + [row(m, o, 0) for o in ('sym20','sym50','sym10','pair30') for m in few])
+            + [row(m, o, 0) for o in ('sym20','sym50','sym10','pair30') for m in few] + [row(m, 'sym30', 0) for m in ablations])
 
 def read_runs(f):
     "The rows of the csv `f`; none where it isn't there"
@@ -48,9 +51,9 @@ def cell(o, mark=3):
 def table(runs, wanted=()):
     "One setting's rows as a markdown table: one network (mean of the two, over seeds), the two averaged, and how labels were judged; `wanted` methods without a row read 'not run'"
     lines = ['| | seeds | one network | two averaged | '+' | '.join(columns.values())+' |', '|---'*(len(columns)+4)+'|']
-    for m in dict.fromkeys([*[m for m in methods if m in set(runs.method)|set(wanted)], *runs.method]):
+    for m in dict.fromkeys([*[m for m in names if m in set(runs.method)|set(wanted)], *runs.method]):
         rows = runs[runs.method==m]
-        if not len(rows): lines.append(f'| {methods[m]} | | '+' | '.join(['not run']*2+['']*len(columns))+' |'); continue
+        if not len(rows): lines.append(f'| {names[m]} | | '+' | '.join(['not run']*2+['']*len(columns))+' |'); continue
         one = (rows.acc_0+rows.acc_1)/2
         lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(rows.seed)))} | {cell(one)} | {cell(rows.acc_ensemble)} | "+' | '.join(cell(rows[c]) if c in rows else '-' for c in columns)+' |')
     return '\n'.join(lines)
@@ -64,6 +67,18 @@ def against(runs, ours='resup'):
     diffs = {m:(of(ours)-of(m)).dropna() for m in dict.fromkeys(runs.method) if m!=ours}
     for m,d in sorted(diffs.items(), key=lambda o: -o[1].acc_ensemble.mean()):
         if len(d): lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(d.index)))} | "+' | '.join(f'{d[c].mean():+.1f}'+(f' ± {d[c].std():.1f}' if len(d)>1 else '') for c in cols)+' |')
+    return '\n'.join(lines)
+
+def twice(first, second):
+    "What was run a second time, by other code of the same mathematics: both results, 'first, second', and by how many points they differ, as a markdown table"
+    one = lambda o: o.assign(one=(o.acc_0+o.acc_1)/2)
+    both = one(second).merge(one(first), on=keys, suffixes=('_2','')).sort_values(['method','seed'])
+    if not len(both): return 'not run'
+    lines = ['| | seed | commits | one network | two averaged | AUROC of p(clean) | AUROC of LabelAudit |', '|---'*7+'|']
+    pair = lambda o,c: f'{o[c]:.3f}, {o[c+"_2"]:.3f} ({(o[c+"_2"]-o[c])*100:+.1f})'
+    for _,o in both.iterrows():
+        audited = ', '.join('-' if v!=v else f'{v:.3f}' for v in (o.auroc_audit, o.auroc_audit_2))
+        lines.append(f"| {names.get(o.method, f'`{o.method}`')} | {o.seed} | {o.commit}, {o.commit_2} | {pair(o, 'one')} | {pair(o, 'acc_ensemble')} | {pair(o, 'auroc')} | {audited} |")
     return '\n'.join(lines)
 
 def gains(runs, ours='resup', other='plain'):

@@ -35,8 +35,9 @@ def test_no_training_image_is_an_image_to_choose_or_report_on():
 def test_grid_is_what_the_protocol_asks_for():
     df = pd.DataFrame(report.grid(pd.DataFrame(columns=report.keys)))
     assert not df.duplicated().any() and set(df.split)=={'valid'}
-    assert (df[df.noise=='sym30'].groupby('method').seed.apply(sorted).map(tuple)==(0,1,2)).all()
-    assert set(df[df.noise=='sym30'].method)==set(report.methods)
+    seeds = df[df.noise=='sym30'].groupby('method').seed.apply(sorted)
+    assert seeds.map(tuple).to_dict()=={**dict.fromkeys(report.methods, (0,1,2)), **dict.fromkeys(report.ablations, (0,))}
+    assert df.method[len(df)-len(report.ablations):].tolist()==list(report.ablations)     # last of all
     for noise in ('clean','sym10','sym20','sym50','pair30'): assert {'plain','resup','reference'} <= set(df[(df.noise==noise)&(df.seed==0)].method)
 
 def test_the_best_peer_is_found_in_the_rows_and_joins_the_grid():
@@ -44,7 +45,7 @@ def test_the_best_peer_is_found_in_the_rows_and_joins_the_grid():
     assert report.best_peer(pd.DataFrame(rows))=='gce' and report.best_peer(pd.DataFrame(rows[:-1])) is None
     assert dict(method='gce', schedule='fit_one_cycle', epochs=8, noise='pair30', seed=0, split='valid') in report.grid(pd.DataFrame(rows))
 
-@pytest.mark.parametrize('method', report.methods)
+@pytest.mark.parametrize('method', [*report.methods, *report.ablations])
 def test_every_method_of_the_grid_can_be_made(method):
     cb = fm.make_cbs(method)
     assert (cb is None)==(method=='plain')
@@ -163,6 +164,12 @@ def test_differences_are_taken_seed_by_seed():
     lines = report.against(runs).splitlines()
     assert lines[0]=='| ReSup() minus | seeds | one network | two averaged | mean over classes | AUROC |'
     assert lines[2:]==['| GCE | 0, 1 | +7.5 ± 3.5 | +7.5 ± 3.5 | +0.0 ± 0.0 | +0.0 ± 0.0 |']
+
+def test_second_runs_stand_beside_the_first():
+    first = pd.DataFrame([row('resup', 0, .6, commit='a', auroc_audit=float('nan')), row('resup', 1, .6, commit='a', auroc_audit=.9)])
+    second = pd.DataFrame([row('resup', 0, .62, auroc=.93, commit='b', auroc_audit=.95), row('resup', 0, .7, split='dev', commit='b', auroc_audit=.95)])
+    assert report.twice(first, second).splitlines()[2:]==['| ReSup() | 0 | a, b | 0.610, 0.630 (+2.0) | 0.640, 0.660 (+2.0) | 0.900, 0.930 (+3.0) | -, 0.950 |']
+    assert report.twice(first, second[1:])=='not run'
 
 def test_gains_have_an_interval_over_seeds():
     "By hand: differences of 1, 2 and 3 points have a mean of 2 and a deviation of 1, so that the interval is 2 -+ 4.3027/sqrt(3)"
