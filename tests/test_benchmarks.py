@@ -129,6 +129,10 @@ def test_committed_rows_are_one_per_run():
     df = report.read_runs(bench/'ferplus_mini_runs.csv')
     assert len(df)>=20 and not df.duplicated(report.keys).any() and df.acc_ensemble.between(.125, 1).all()
 
+def test_second_runs_are_of_committed_rows_by_other_code():
+    both = report.read_runs(bench/'ferplus_mini_again.csv').merge(report.read_runs(bench/'ferplus_mini_runs.csv'), on=report.keys, how='left', suffixes=('','_first'))
+    assert len(both)>=3 and not both.duplicated(report.keys).any() and (both.commit!=both.commit_first).all() and both.acc_ensemble_first.notna().all()
+
 def test_pictures_are_written(tmp_path):
     files = report.plots(pd.DataFrame([row(), row('resup', acc=.6), row(noise='clean'), row('resup', noise='clean')]), tmp_path)
     assert all(Path(f).stat().st_size>5000 for f in files) and len(files)==2
