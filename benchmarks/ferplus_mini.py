@@ -91,12 +91,17 @@ class Ablation(ReSup):
         if self.judge=='similarity': return super().show_all()
         return ordered_pass(self.learn, lambda pair,y: given_prob(torch.stack(tuple(pair)), y)),self.dls.train_targs
 
+def parse(method):
+    "Name and arguments of 'resup:refit=pass,warmup=2'; `arch` is in none of the callbacks', see `make_pair`"
+    name,_,args = method.partition(':')
+    return name,{k:_literal(v) for k,v in (o.split('=') for o in args.split(','))} if args else {}
+
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge` and `mirror` are `Ablation`'s."""
-    name,_,args = method.partition(':')
-    kwargs = {k:_literal(v) for k,v in (o.split('=') for o in args.split(','))} if args else {}
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge` and `mirror` are `Ablation`'s, `arch` is `make_pair`'s."""
+    name,kwargs = parse(method)
+    kwargs.pop('arch', None)
     if name=='plain': return None
     if name=='truth': return Truth()
     if name not in ('resup','reference'): return peers[name](**kwargs)
@@ -153,18 +158,24 @@ def peak_mb():
     "Peak resident memory of this process"
     with open('/proc/self/status') as f: return next(int(l.split()[1]) for l in f if l.startswith('VmHWM'))/1024
 
-def make_pair(dls, arch, method):
-    "The pair that a method trains. All have fastai's heads but EAC, whose class maps want its paper's: one linear layer, with PyTorch's first weights"
-    make = partial(resup_learner, dls, arch, weights='lite0', metrics=accuracy)
-    if method.partition(':')[0]!='eac': return make()
+def make_pair(dls, method):
+    """The pair that a method trains: EfficientNet-Lite0 twice, or 'plain:arch=lite1', 'resup:arch=lite0+lite1', with the ImageNet weights of each
+
+    All have fastai's heads but EAC, whose class maps want its paper's: one linear layer, with PyTorch's first weights."""
+    name,kwargs = parse(method)
+    sizes = kwargs.get('arch', 'lite0').split('+')
+    if not set(sizes)<=set(lite_names) or len(sizes)>2: raise ValueError(f"{method}: arch is one or two of {', '.join(lite_names)}, with + between them")
+    sizes = (sizes*2)[:2]
+    make = partial(resup_learner, dls, tuple(f'tf_efficientnet_{o}' for o in sizes), weights=tuple(sizes), metrics=accuracy)
+    if name!='eac': return make()
     learn = make(concat_pool=False, first_bn=False, lin_ftrs=[], ps=0.)
     for net in learn.model.nets: only(o for o in net[1].modules() if isinstance(o, nn.Linear)).reset_parameters()
     return learn
 
-def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None, arch='tf_efficientnet_lite0'):
+def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None):
     "Train one pair and score it; the seed decides images' order, augmentation, heads and dropout"
     set_seed(seed, reproducible=True)
-    learn = make_pair(make_dls(path, seed, split, noise, n=n), arch, method)
+    learn = make_pair(make_dls(path, seed, split, noise, n=n), method)
     speed_up_cpu(learn.model)
     cbs,start = make_cbs(method),time.perf_counter()
     with learn.no_bar():

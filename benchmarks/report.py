@@ -11,7 +11,8 @@ methods = dict(plain='plain cross entropy', resup='ReSup()', reference="ReSup(pr
 ours = ['plain','resup','reference']
 ablations = {'resup:swap=0':'weights by their own opinion', 'resup:judge=loss':'mixtures of the loss', 'resup:estimator=gaussian':'Gaussian mixtures', 'resup:agreement=0':'no agreement term', 'resup:agreement=5':'the authors\' factor',
              'resup:agreement=20':'a strong one', 'resup:balance=0':'p(clean) alone', 'resup:monotone=0':'the posterior as it is', 'resup:refit=pass':'one more pass over all images', 'resup:warmup=2':'two epochs of warm-up',
-             'resup:normalize=False':'weights not divided by their mean', 'resup:base_loss=ce':'on cross entropy', 'resup:mirror=1':'mirrored images for network 1'}
+             'resup:normalize=False':'weights not divided by their mean', 'resup:base_loss=ce':'on cross entropy', 'resup:mirror=1':'mirrored images for network 1',
+             'resup:arch=lite0+lite1':'two different bodies', 'plain:arch=lite0+lite1':'the same bodies without ReSup'}
 names = {**methods, 'truth':'plain, wrong labels left out', **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
 
 def best_peer(runs):
@@ -22,7 +23,7 @@ def best_peer(runs):
     return o[others].idxmax() if set(others)<=set(o.index) else None
 
 def grid(runs):
-    "Every run of the grid, in the order of importance: all methods at 30 %, seed by seed, then other noise for plain, ReSup, the reference and, once it is known, the best peer, then ReSup's ablations"
+    "Every run of the grid, in the order of importance: all methods at 30 %, seed by seed, then other noise for plain, ReSup, the reference and, once it is known, the best peer, then ReSup's ablations (and the fair baseline of the one that exchanges the networks)"
     row = lambda m,noise,seed: dict(method=m, schedule='fit_one_cycle', epochs=8, noise=noise, seed=seed, split='valid')
     few = ours + [o for o in [best_peer(runs)] if o]
     return ([row(m, 'sym30', s) for s in range(3) for m in methods] + [row('plain', 'clean', s) for s in range(3)] + [row(m, 'clean', 0) for m in few[1:]]

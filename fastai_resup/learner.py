@@ -88,7 +88,7 @@ def resup_learner(
     arch,                # torchvision or fastai architecture, or timm name; a pair for two different networks
     n_out:int=None,      # Number of classes; None: from `dls`
     pretrained:bool=True, # Start from pretrained weights (a download where `weights` is None)?
-    weights=None,        # Path, state dict or 'lite0' (see `create_net`); a pair for two different files
+    weights=None,        # Path, state dict, 'lite0', 'lite1' or 'lite2' (see `create_net`); a pair for two different files
     normalize:bool=True, # Add the normalisation that the weights want to `dls`?
     loss_func=None,      # A `ReSupLoss`, such as `ReSupLoss(label_smoothing=.1)`; None: `ReSupLoss()`
     opt_func=Adam,       # Optimizer, made as `Learner` makes it

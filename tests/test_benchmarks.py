@@ -48,7 +48,16 @@ def test_the_best_peer_is_found_in_the_rows_and_joins_the_grid():
 @pytest.mark.parametrize('method', [*report.methods, *report.ablations])
 def test_every_method_of_the_grid_can_be_made(method):
     cb = fm.make_cbs(method)
-    assert (cb is None)==(method=='plain')
+    assert (cb is None)==(fm.parse(method)[0]=='plain')
+
+def test_a_pair_can_have_two_different_bodies(tmp_path):
+    dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, num_workers=0)
+    for arch,sizes in (('lite0+lite1',(0,1)), ('lite1',(1,1))):
+        nets = fm.make_pair(dls, f'resup:agreement=1,arch={arch}').model.nets
+        for net,i in zip(nets, sizes): assert fm.torch.equal(net[0].model.conv_head.weight, fm.lite_weights(i)['conv_head.weight'])
+    assert fm.make_cbs('resup:agreement=5,arch=lite1').agreement==5
+    for arch in ('resnet18','lite0+lite1+lite0'):
+        with pytest.raises(ValueError, match=f'plain:arch={arch.replace("+", ".")}: arch is one or two of lite0, lite1, lite2'): fm.make_pair(dls, f'plain:arch={arch}')
 
 def test_truth_learns_from_right_labels_alone():
     cb = fm.make_cbs('truth')
