@@ -65,11 +65,11 @@ def given_prob(logits, y):
     return p.gather(-1, y.as_subclass(Tensor).expand(p.shape[:-1])[...,None])[...,0]
 
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`)"
-    def __init__(self, swap=1, judge='similarity', mirror=0, **kwargs):
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`)"
+    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
-        self.swap,self.judge,self.mirror = swap,judge,mirror
+        self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
 
     def before_fit(self):
         super().before_fit()
@@ -83,9 +83,19 @@ class Ablation(ReSup):
         super().after_pred()
         pair = self.pred
         if self.judge=='loss': pair._targ,pair._sim = self.y,given_prob(torch.stack(tuple(pair)), self.y)
+        if self.smooth and self.weigh and self.memory is not None:
+            ids = tensor(self.dl.order[self.iter*self.dl.bs:][:len(self.y)])
+            pair.weigh = lambda s: torch.lerp(w := self.weigh(s), (m := self.memory[:,ids]).where(m.isfinite(), w), self.smooth)
         if not self.swap and self.weigh:
-            pair.weigh = lambda s: self.weigh(s).flip(0)
+            pair.weigh = lambda s, weigh=pair.weigh: weigh(s).flip(0)
             if pair.balance is not None: pair.balance = pair.balance.flip(0)
+
+    def after_train(self):
+        super().after_train()
+        if not self.smooth or not (weigh := weigher(self.model)): return
+        p = weigh(self.learn.similarities)
+        old = p if self.memory is None else self.memory.where(self.memory.isfinite(), p)
+        self.memory = torch.lerp(p.where(p.isfinite(), old), old, self.smooth)
 
     def show_all(self):
         if self.judge=='similarity': return super().show_all()
@@ -99,7 +109,7 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge` and `mirror` are `Ablation`'s, `arch` is `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror` and `smooth` are `Ablation`'s, `arch` is `make_pair`'s."""
     name,kwargs = parse(method)
     kwargs.pop('arch', None)
     if name=='plain': return None
@@ -111,7 +121,7 @@ def make_cbs(method):
     if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
-    return (Ablation if {'swap','judge','mirror'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
+    return (Ablation if {'swap','judge','mirror','smooth'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)

@@ -94,6 +94,25 @@ def test_an_ablation_exchanges_one_part(args, tmp_path):
     assert fm.torch.equal(a.flip(-1), b) if args=='mirror=1' else fm.torch.equal(a, b)
     assert not any(net._forward_pre_hooks for net in learn.model.nets)
 
+def test_weights_can_be_those_of_earlier_epochs(tmp_path):
+    dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
+    n,seen = len(dls.train_ds),[]
+    class Look(fm.Callback):
+        order = fm.ReSup.order+1
+        def after_loss(self):
+            if self.training: seen.append((self.dl.order[self.iter*16:][:len(self.y)], self.pred.similarity(self.y), self.pred.weigh(self.pred.similarity(self.y))))
+    learn = fm.resup_learner(dls, fm.resnet18, pretrained=False)
+    for i in range(2): learn.model.set_mixture(i, lookup=fm.torch.linspace(.05, .95, 1001), density=fm.torch.ones(2, 1001), hist=fm.torch.ones(50))
+    learn.model.noise_rate.fill_(.3)
+    cb = fm.make_cbs('resup:warmup=0,balance=0,smooth=.25')
+    cb.memory = old = fm.torch.rand(2, n)
+    cb.memory[0,3] = float('nan')                    # never seen: what is said now counts alone
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[cb, Look()])
+    now = lambda s: .05+.9*s
+    for ids,s,w in seen: assert fm.torch.allclose(w, .75*now(s)+.25*old[:,ids].where(old[:,ids].isfinite(), now(s)), atol=1e-5)
+    p,both = fm.weigher(learn.model)(learn.similarities),learn.similarities.isfinite()&old.isfinite()
+    assert fm.torch.allclose(cb.memory[both], (.75*p+.25*old)[both], atol=1e-5) and fm.torch.equal(cb.memory.isfinite(), learn.similarities.isfinite()|old.isfinite())
+
 def test_the_audit_is_scored_by_its_own_order(tmp_path):
     dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 140, 35, 32, progress=False), valid='valid', bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
     learn = fm.resup_learner(dls, fm.resnet18, pretrained=False)
