@@ -55,9 +55,11 @@ def make_dls(path, seed, split='dev', noise='sym30', bs=64, n=None, **kwargs):
                                   **{**dict(cache=True, num_workers=0), **kwargs})
 
 class Truth(Peer):
-    "What suppression could reach at best: plain cross entropy of the images whose label is right, from the first batch on"
+    "What suppression could reach at best: the loss of the images whose label is right, from the first batch on; plain cross entropy, or ReSup's (`base_loss='sce'`)"
+    def __init__(self, base_loss='ce'): self.loss = dict(ce=partial(F.cross_entropy, reduction='none'), sce=sce_loss)[base_loss]
+
     def start_batch(self): self.right = (self.dls.true_targs[self.ids]==self.y.as_subclass(Tensor)).float()
-    def net_loss(self, m, z, y): return self.right*F.cross_entropy(z, y, reduction='none')/self.right.mean().clamp(min=1/len(y))
+    def net_loss(self, m, z, y): return self.right*self.loss(z, y)/self.right.mean().clamp(min=1/len(y))
 
 def given_prob(logits, y):
     "Probability of the given label, the exponential of minus its loss: (..., B, K) and (B,) to (..., B)"
@@ -113,7 +115,7 @@ def make_cbs(method):
     name,kwargs = parse(method)
     kwargs.pop('arch', None)
     if name=='plain': return None
-    if name=='truth': return Truth()
+    if name=='truth': return Truth(**kwargs)
     if name not in ('resup','reference'): return peers[name](**kwargs)
     if 'max_iter' in kwargs: kwargs['estimator'] = BetaMixture(max_iter=kwargs.pop('max_iter'))
     if kwargs.get('estimator')=='gaussian': kwargs['estimator'] = GaussianMixture(2, random_state=0)

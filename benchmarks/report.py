@@ -13,7 +13,7 @@ ablations = {'resup:swap=0':'weights by their own opinion', 'resup:judge=loss':'
              'resup:agreement=20':'a strong one', 'resup:balance=0':'p(clean) alone', 'resup:monotone=0':'the posterior as it is', 'resup:refit=pass':'one more pass over all images', 'resup:warmup=2':'two epochs of warm-up',
              'resup:normalize=False':'weights not divided by their mean', 'resup:base_loss=ce':'on cross entropy', 'resup:mirror=1':'mirrored images for network 1',
              'resup:arch=lite0+lite1':'two different bodies', 'plain:arch=lite0+lite1':'the same bodies without ReSup'}
-names = {**methods, 'truth':'plain, wrong labels left out', **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
+names = {**methods, 'truth':'plain, wrong labels left out', 'truth:base_loss=sce':"the loss of `ReSup()`, wrong labels left out", **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
 
 def best_peer(runs):
     "The other method with the most accurate two networks in the grid's rows at 30 %, seed 0; None until all of them are there"

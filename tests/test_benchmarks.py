@@ -63,6 +63,9 @@ def test_truth_learns_from_right_labels_alone():
     cb = fm.make_cbs('truth')
     cb.right,z,y = fm.tensor([1.,0,1,0]),fm.tensor([[2.,0],[2,0],[0,2],[2,0]]),fm.tensor([0,1,1,1])
     assert fm.torch.allclose(cb.net_loss(0, z, y), fm.tensor([.2538560,0,.2538560,0]))   # 2 log(1+exp(-2))
+    cb = fm.make_cbs('truth:base_loss=sce')
+    cb.right = fm.tensor([1.,0,1,0])
+    assert fm.torch.allclose(cb.net_loss(0, z, y), fm.tensor([1.2074792,0,1.2074792,0]))  # 2 (log(1+exp(-2)) + 4/(1+exp(2)))
 
 class Spy(fm.Callback):
     "Notes what each network sees, and how far the loss is from the one by hand, by whose opinion and of which similarity"
