@@ -12,7 +12,7 @@ Noise `sym30` is its column `sym30_s<seed>`: exactly 30 % of the labels replaced
 next) are drawn by `symmetric_noise` and `pair_noise` with the run's seed; `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with
 seeds 0 to 2 is for the grid. Every run: EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`), the figures of
 the LAST epoch. A run is one process and one row of `--out`, written when it is finished and not run again unless `--again` is given."""
-import argparse, ast, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, time
+import argparse, ast, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, threading, time
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +218,13 @@ def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None):
     if keep: keep_outputs(learn, keep)
     return {**res, 'acc_ensemble_last5':statistics.fmean(float(o[2]) for o in learn.recorder.values[-5:])}
 
-def _child(queue, kwargs): queue.put(run(**kwargs))
+def _end_with(parent):
+    parent.join()
+    os._exit(1)
+
+def _child(queue, kwargs):
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start() # killed alone, the parent would leave this running
+    queue.put(run(**kwargs))
 
 def run_alone(**kwargs):
     "`run` in a process of its own, so that nothing is left over from the run before and the memory is its own"

@@ -116,6 +116,45 @@ def test_weights_can_be_those_of_earlier_epochs(tmp_path):
     p,both = fm.weigher(learn.model)(learn.similarities),learn.similarities.isfinite()&old.isfinite()
     assert fm.torch.allclose(cb.memory[both], (.75*p+.25*old)[both], atol=1e-5) and fm.torch.equal(cb.memory.isfinite(), learn.similarities.isfinite()|old.isfinite())
 
+def mixed_pair(tmp_path, method, epochs=1):
+    "A pair of seven classes with a mixture, the batch of each step as (ids, pair, labels, loss) and the callback"
+    dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
+    learn,seen = fm.resup_learner(dls, fm.resnet18, pretrained=False),[]
+    class Look(fm.Callback):
+        order = fm.ReSup.order+1
+        def after_loss(self):
+            if self.training: seen.append((fm.tensor(self.dl.order[self.iter*16:][:len(self.y)]), fm.Pair(*(o.detach() for o in self.pred)), self.y.as_subclass(fm.Tensor), self.loss_grad.item()))
+    for i in range(2): learn.model.set_mixture(i, lookup=fm.torch.linspace(.05, .95, 1001)**(i+1), density=fm.torch.ones(2, 1001), hist=fm.torch.ones(50))
+    learn.model.noise_rate.fill_(.3)
+    cb = fm.make_cbs(method)
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=[cb, Look()])
+    return seen,cb
+
+@pytest.mark.parametrize('args,weights', [('power=2', lambda w: w**2), ('both=1', lambda w: w.prod(0).repeat(2, 1))])
+def test_weights_can_be_a_power_or_what_both_say(args, weights, tmp_path):
+    for _,pair,y,loss in mixed_pair(tmp_path, f'resup:warmup=0,balance=0,agreement=0,{args}')[0]:
+        s = pair.similarity(y)
+        w = fm.p_clean(s, fm.torch.stack([fm.torch.linspace(.05, .95, 1001)**(i+1) for i in range(2)]))
+        assert loss==pytest.approx(fm.resup_loss(pair, y, weights(w), 0., True, base_loss=fm.sce_loss).item(), rel=1e-4)
+
+def test_suspects_can_have_the_label_that_both_networks_agree_on(tmp_path):
+    lookups,other = fm.torch.stack([fm.torch.linspace(.05, .95, 1001)**(i+1) for i in range(2)]),0
+    seen,cb = mixed_pair(tmp_path, 'resup:warmup=0,balance=0,agreement=0,soft=.5')
+    for ids,pair,y,loss in seen:
+        w,p,total = fm.p_clean(pair.similarity(y), lookups),fm.torch.stack([o.softmax(-1) for o in pair]),0.
+        for net in range(2):
+            num,den = 0.,0.
+            for i in range(len(y)):
+                a,b = (p[:,i]/2).unbind()                      # half of what is said now, half of zeros
+                one = ((a+b)/2).argmax()
+                v = .5*(1-w[1-net,i])*((a+b)/2).max() if a.argmax()==b.argmax()==one!=y[i] else 0.
+                num += w[1-net,i]*fm.sce_loss(pair[net][i][None], y[i][None])[0] + v*fm.sce_loss(pair[net][i][None], one[None])[0]
+                den += w[1-net,i]+v
+                other += float(v)>0
+            total += num/den
+        assert loss==pytest.approx(total.item(), rel=1e-4) and fm.torch.allclose(cb.said[:,ids], p/2, atol=1e-6)
+    assert other>0
+
 def test_the_audit_is_scored_by_its_own_order(tmp_path):
     dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 140, 35, 32, progress=False), valid='valid', bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
     learn = fm.resup_learner(dls, fm.resnet18, pretrained=False)
