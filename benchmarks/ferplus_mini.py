@@ -67,12 +67,12 @@ def given_prob(logits, y):
     return p.gather(-1, y.as_subclass(Tensor).expand(p.shape[:-1])[...,None])[...,0]
 
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), the power of p(clean) that is a weight (`power=2`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as soft targets beside it (`soft=1`: with the weight that it lacks)"
-    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, power=1, both=0, soft=0, **kwargs):
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as soft targets beside it (`soft=1`: with the weight that it lacks)"
+    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
-        self.power,self.both,self.soft = power,both,soft
+        self.both,self.soft = both,soft
 
     def before_fit(self):
         super().before_fit()
@@ -93,7 +93,6 @@ class Ablation(ReSup):
         if not self.swap and self.weigh:
             pair.weigh = lambda s, weigh=pair.weigh: weigh(s).flip(0)
             if pair.balance is not None: pair.balance = pair.balance.flip(0)
-        if self.power!=1 and self.weigh: pair.weigh = lambda s, weigh=pair.weigh: weigh(s)**self.power
         if self.both and self.weigh: pair.weigh = lambda s, weigh=pair.weigh: weigh(s).prod(0, keepdim=True).expand(2, -1)
         if not self.soft: return
         said = self.said[:,ids].lerp(pair.probs()[1].detach(), .5)
@@ -130,7 +129,7 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `power`, `both` and `soft` are `Ablation`'s, `arch` is `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both` and `soft` are `Ablation`'s, `arch` is `make_pair`'s."""
     name,kwargs = parse(method)
     kwargs.pop('arch', None)
     if name=='plain': return None
@@ -142,7 +141,7 @@ def make_cbs(method):
     if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
-    return (Ablation if {'swap','judge','mirror','smooth','power','both','soft'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
+    return (Ablation if {'swap','judge','mirror','smooth','both','soft'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)

@@ -281,6 +281,12 @@ def known_share(
     return (hist[:,round(at*n):].sum(1)/n).mean().item()
 
 # %% ../nbs/06_callbacks.ipynb #0000001c
+def _raised(s, weigh, power): return weigh(s).pow(power)
+
+def _to_power(weigh, power):
+    "`weigh` with each weight raised to `power`; None stays None"
+    return weigh if weigh is None or power==1 else partial(_raised, weigh=weigh, power=power)
+
 class LossReweight(Callback):
     """Weigh each network's loss by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
 
@@ -296,11 +302,12 @@ class LossReweight(Callback):
         agreement:float=1.,  # Factor of the agreement term; 0 leaves it out, the authors have 5
         normalize:bool=True, # Divide each network's loss by the sum of its weights? False: by the batch size, as the authors do
         balance:float=.5,    # How far classes that look noisy as a whole get their weight back, 0 to 1 (see `balance_factors`); 0: not at all, as the authors do
+        power:float=1.,      # Weights are p(clean) to this power: below 1, doubted labels keep more of their weight, at 0 all of it, above 1 less; the authors have 1
         base_loss=sce_loss,  # What is weighted: function from one network's logits (B, K) and targets to its loss for each image, shape (B,), as `sce_loss` and `gce_loss`; None: cross entropy, as the authors have
         max_noise:float=1.,  # Weigh only where the estimated noise rate is at most this; 1 always weighs, as the authors do
         min_known:float=0.,  # Weigh only where at least this share of the labels has a similarity of .7 or more, in the mean of both networks: the label is what they say themselves. 0 always weighs; .2 suits random weights
     ):
-        for name,v,most in (('warmup',warmup,inf),('agreement',agreement,inf),('balance',balance,1),('max_noise',max_noise,1),('min_known',min_known,1)):
+        for name,v,most in (('warmup',warmup,inf),('agreement',agreement,inf),('balance',balance,1),('power',power,inf),('max_noise',max_noise,1),('min_known',min_known,1)):
             if not 0<=v<=most: raise ValueError(f'{name} must be {"at least 0" if most==inf else "from 0 to 1"}, not {v!r}')
         if base_loss is not None and not callable(base_loss): raise TypeError(f'base_loss must be a function of logits and targets, or None for cross entropy, not {base_loss!r}')
         store_attr()
@@ -315,7 +322,7 @@ class LossReweight(Callback):
         frozen,unfrozen = model.epochs.tolist()
         warm = unfrozen + (frozen if self.count_frozen or self.opt.frozen_idx>0 else 0) >= self.warmup
         able = model.noise_rate<=self.max_noise and (not self.min_known or known_share(model.hist)>=self.min_known)
-        self.weigh = weigher(model) if warm and able else None
+        self.weigh = _to_power(weigher(model), self.power) if warm and able else None
         self.factors = balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance) if self.weigh and self.balance and model.clean_by_class.shape[1]>1 else None
 
     def after_pred(self):
@@ -325,7 +332,7 @@ class LossReweight(Callback):
 
 # %% ../nbs/06_callbacks.ipynb #00000020
 presets = dict(reference=dict(estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False,
-                              normalize=False, balance=0., base_loss=None, warmup=1, count_frozen=True, agreement=5., max_noise=1., min_known=0.))
+                              normalize=False, balance=0., power=1., base_loss=None, warmup=1, count_frozen=True, agreement=5., max_noise=1., min_known=0.))
 
 # %% ../nbs/06_callbacks.ipynb #00000021
 class ReSup(MixtureRefit, LossReweight):
