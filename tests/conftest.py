@@ -2,8 +2,9 @@
 
 Tests that need it skip, and say so, where it isn't set; a folder that is named must be there and complete, so a missing file is a failure.
 All tests, and the processes they start, calculate with one thread: bit-identical runs are the same only with the same number of threads, and two jobs on two cores don't wait for each other."""
-import os, sys, tarfile
+import os, signal, sys, tarfile
 os.environ['OMP_NUM_THREADS'] = '1' # before torch is imported
+if signal.getsignal(signal.SIGINT)==signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler) # so shells start background jobs, and a test that interrupts itself would wait for ever
 from pathlib import Path
 
 import numpy as np
