@@ -67,12 +67,13 @@ def given_prob(logits, y):
     return p.gather(-1, y.as_subclass(Tensor).expand(p.shape[:-1])[...,None])[...,0]
 
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as soft targets beside it (`soft=1`: with the weight that it lacks)"
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability)"
     def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
         self.both,self.soft = both,soft
+        if soft and (not self.normalize or self.base_loss is None): raise ValueError('soft needs normalize=True and a base_loss')
 
     def before_fit(self):
         super().before_fit()
@@ -87,7 +88,7 @@ class Ablation(ReSup):
         super().after_pred()
         pair = self.pred
         if self.judge=='loss': pair._targ,pair._sim = self.y,given_prob(torch.stack(tuple(pair)), self.y)
-        ids = tensor(self.dl.order[self.iter*self.dl.bs:][:len(self.y)])
+        if self.smooth or self.soft: ids = tensor(self.dl.order[self.iter*self.dl.bs:][:len(self.y)]) # kept by refit='record'
         if self.smooth and self.weigh and self.memory is not None:
             pair.weigh = lambda s: torch.lerp(w := self.weigh(s), (m := self.memory[:,ids]).where(m.isfinite(), w), self.smooth)
         if not self.swap and self.weigh:
@@ -101,7 +102,7 @@ class Ablation(ReSup):
 
     def soft_loss(self, said, pair, y, reduction, **kwargs):
         "Both networks' loss by their weights, and that of the label which both say, in the mean of the epochs so far, times the weight that the given label lacks and its probability"
-        assert reduction=='mean' and self.normalize and not kwargs
+        assert reduction=='mean' and not kwargs
         y,(logp,p) = y.as_subclass(Tensor),pair.probs()
         w = pair.weigh(pair.similarity(y)).flip(0)
         prob,other = said.mean(0).max(-1)
