@@ -67,22 +67,30 @@ def given_prob(logits, y):
     return p.gather(-1, y.as_subclass(Tensor).expand(p.shape[:-1])[...,None])[...,0]
 
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability)"
-    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, **kwargs):
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's)"
+    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
-        self.both,self.soft = both,soft
+        self.both,self.soft,self.ema = both,soft,ema
         if soft and (not self.normalize or self.base_loss is None): raise ValueError('soft needs normalize=True and a base_loss')
 
     def before_fit(self):
         super().before_fit()
         if self.soft: self.said = torch.zeros(2, self.dls.train.n, self.dls.c)
         if self.judge=='loss': self.learn.judge = given_prob
+        if self.ema: self.mean = {k:v.clone() for k,v in self.numbers().items()}
         if self.mirror: self.hook = self.model.nets[1].register_forward_pre_hook(lambda net,inp: (inp[0].flip(-1),) if net.training else None)
+
+    def numbers(self): return {k:v for k,v in self.model.nets.state_dict().items() if v.is_floating_point()}
+
+    def after_step(self):
+        if self.ema:
+            for k,v in self.numbers().items(): self.mean[k].lerp_(v, 1-self.ema)
 
     def after_fit(self):
         if self.mirror: self.hook.remove()
+        if self.ema: self.model.nets.load_state_dict(self.mean, strict=False)
 
     def after_pred(self):
         super().after_pred()
@@ -130,7 +138,7 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both` and `soft` are `Ablation`'s, `arch` is `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft` and `ema` are `Ablation`'s, `arch` is `make_pair`'s."""
     name,kwargs = parse(method)
     kwargs.pop('arch', None)
     if name=='plain': return None
@@ -142,7 +150,7 @@ def make_cbs(method):
     if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
-    return (Ablation if {'swap','judge','mirror','smooth','both','soft'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
+    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)
