@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.mixture import GaussianMixture
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastai.vision.all import *
 from fastai_resup.all import *
 from report import estimate, grid, keys, plots, read_runs, tables
@@ -79,18 +80,15 @@ class Ablation(ReSup):
         super().before_fit()
         if self.soft: self.said = torch.zeros(2, self.dls.train.n, self.dls.c)
         if self.judge=='loss': self.learn.judge = given_prob
-        if self.ema: self.mean = {k:v.clone() for k,v in self.numbers().items()}
+        if self.ema: self.mean = AveragedModel(self.model.nets, multi_avg_fn=get_ema_multi_avg_fn(self.ema), use_buffers=True)
         if self.mirror: self.hook = self.model.nets[1].register_forward_pre_hook(lambda net,inp: (inp[0].flip(-1),) if net.training else None)
 
-    def numbers(self): return {k:v for k,v in self.model.nets.state_dict().items() if v.is_floating_point()}
-
     def after_step(self):
-        if self.ema:
-            for k,v in self.numbers().items(): self.mean[k].lerp_(v, 1-self.ema)
+        if self.ema: self.mean.update_parameters(self.model.nets)
 
     def after_fit(self):
         if self.mirror: self.hook.remove()
-        if self.ema: self.model.nets.load_state_dict(self.mean, strict=False)
+        if self.ema: self.model.nets.load_state_dict(self.mean.module.state_dict())
 
     def after_pred(self):
         super().after_pred()
