@@ -33,8 +33,10 @@ def read_data(src):
     dest = Path(tempfile.gettempdir())/'fastai_resup-ferplus'
     if not dest.exists():
         with tempfile.TemporaryDirectory(dir=dest.parent) as d:
-            tarfile.open(src).extractall(d, filter='data')
-            os.rename(d, dest); os.mkdir(d)
+            with tarfile.open(src) as f: f.extractall(o := Path(d)/'whole', filter='data')
+            try: o.rename(dest)
+            except OSError:
+                if not dest.exists(): raise # else another process was first
     return dest
 
 def given_labels(df, noise, seed):

@@ -1,6 +1,8 @@
 "The benchmark of FERPlus-mini: its noise, its plan, its csv and a run of each kind, small"
-import subprocess, sys
+import subprocess, sys, tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pandas as pd
@@ -31,6 +33,19 @@ def test_pair_noise_takes_each_class_for_the_next(train):
 def test_no_training_image_is_an_image_to_choose_or_report_on():
     df = pd.read_csv(bench/'ferplus_mini.csv')
     assert df.file.is_unique and df.split.value_counts().to_dict()==dict(train=5000, dev=3000, valid=2846)
+
+def test_runs_that_start_together_share_the_unpacked_images(tmp_path, monkeypatch):
+    (tmp_path/'FER2013Train').mkdir()
+    (tmp_path/'FER2013Train'/'a.png').write_bytes(b'an image')
+    with tarfile.open(tmp_path/'a.tar', 'w') as f: f.add(tmp_path/'FER2013Train', 'FER2013Train')
+    monkeypatch.setattr(fm.tempfile, 'tempdir', str(tmp_path/'tmp'))
+    (tmp_path/'tmp').mkdir()
+    both,unpack = Barrier(2, timeout=60),tarfile.open
+    def wait(*args): both.wait(); return unpack(*args)
+    monkeypatch.setattr(fm.tarfile, 'open', wait)                                        # neither unpacks before both have seen that nothing is there
+    with ThreadPoolExecutor(2) as pool: first,second = pool.map(fm.read_data, [tmp_path/'a.tar']*2)
+    assert first==second and (first/'FER2013Train'/'a.png').read_bytes()==b'an image'
+    assert list((tmp_path/'tmp').iterdir())==[first]                                     # nothing is left over
 
 def test_grid_is_what_the_protocol_asks_for():
     df = pd.DataFrame(report.grid(pd.DataFrame(columns=report.keys)))
