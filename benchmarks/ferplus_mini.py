@@ -12,12 +12,13 @@ Noise `sym30` is its column `sym30_s<seed>`: exactly 30 % of the labels replaced
 next) are drawn by `symmetric_noise` and `pair_noise` with the run's seed; `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with
 seeds 0 to 2 is for the grid. Every run: EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`), the figures of
 the LAST epoch. A run is one process and one row of `--out`, written when it is finished and not run again unless `--again` is given."""
-import argparse, ast, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, threading, time
+import argparse, ast, math, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, threading, time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize_scalar
 from sklearn.mixture import GaussianMixture
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastai.vision.all import *
@@ -69,18 +70,25 @@ def given_prob(logits, y):
     p = logits.detach().softmax(-1, torch.float32)
     return p.gather(-1, y.as_subclass(Tensor).expand(p.shape[:-1])[...,None])[...,0]
 
+def temperature(logits, y, w):
+    "What to divide logits (N, K) by so that their cross entropy with `y` (N,), weighted by `w` (N,), is smallest (Guo et al. 2017), between .2 and 5"
+    loss = lambda t: (w*F.cross_entropy(logits/math.exp(t), y, reduction='none')).sum().item()
+    return math.exp(minimize_scalar(loss, bounds=(math.log(.2), math.log(5)), method='bounded').x)
+
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's)"
-    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, **kwargs):
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's), similarities of calibrated probabilities (`calibrate=1`: logits are divided by the `temperature` that fits what the epoch before showed and the other network's p(clean))"
+    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, calibrate=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
-        self.both,self.soft,self.ema = both,soft,ema
+        self.both,self.soft,self.ema,self.calibrate = both,soft,ema,calibrate
         if soft and (not self.normalize or self.base_loss is None): raise ValueError('soft needs normalize=True and a base_loss')
+        if calibrate and (judge!='similarity' or soft or self.refit!='record'): raise ValueError("calibrate goes with judge='similarity' and refit='record', and without soft")
 
     def before_fit(self):
         super().before_fit()
-        if self.soft: self.said = torch.zeros(2, self.dls.train.n, self.dls.c)
+        if self.soft or self.calibrate: self.said = torch.zeros(2, self.dls.train.n, self.dls.c)
+        if self.calibrate: self.temp,self.learn.judge = torch.ones(2, 1, 1),self.calibrated
         if self.judge=='loss': self.learn.judge = given_prob
         if self.ema: self.mean = AveragedModel(self.model.nets, multi_avg_fn=get_ema_multi_avg_fn(self.ema), use_buffers=True)
         if self.mirror: self.hook = self.model.nets[1].register_forward_pre_hook(lambda net,inp: (inp[0].flip(-1),) if net.training else None)
@@ -96,7 +104,10 @@ class Ablation(ReSup):
         super().after_pred()
         pair = self.pred
         if self.judge=='loss': pair._targ,pair._sim = self.y,given_prob(torch.stack(tuple(pair)), self.y)
-        if self.smooth or self.soft: ids = tensor(self.dl.order[self.iter*self.dl.bs:][:len(self.y)]) # kept by refit='record'
+        if self.smooth or self.soft or self.calibrate: ids = tensor(self.dl.order[self.iter*self.dl.bs:][:len(self.y)]) # kept by refit='record'
+        if self.calibrate:
+            self.said[:,ids] = z = torch.stack(tuple(pair)).detach().as_subclass(Tensor)
+            pair._targ,pair._sim = self.y,self.calibrated(z, self.y)
         if self.smooth and self.weigh and self.memory is not None:
             pair.weigh = lambda s: torch.lerp(w := self.weigh(s), (m := self.memory[:,ids]).where(m.isfinite(), w), self.smooth)
         if not self.swap and self.weigh:
@@ -107,6 +118,16 @@ class Ablation(ReSup):
         said = self.said[:,ids].lerp(pair.probs()[1].detach(), .5)
         self.said[:,ids] = said
         if self.weigh: pair.with_loss(partial(self.soft_loss, said))
+
+    def calibrated(self, logits, y): return similarity(logits/self.temp, y)
+
+    def recorded(self, n):
+        sims,given = super().recorded(n)
+        if not self.calibrate: return sims,given
+        seen = given>=0
+        w = weigher(self.model)(sims).flip(0)
+        self.temp = tensor([temperature(z[seen], given[seen], o[seen]) for z,o in zip(self.said, w)])[:,None,None]
+        return self.calibrated(self.said, given.clamp(min=0)).where(seen, float('nan')),given
 
     def soft_loss(self, said, pair, y, reduction, **kwargs):
         "Both networks' loss by their weights, and that of the label which both say, in the mean of the epochs so far, times the weight that the given label lacks and its probability"
@@ -138,7 +159,7 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft` and `ema` are `Ablation`'s, `arch` is `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema` and `calibrate` are `Ablation`'s, `arch` is `make_pair`'s."""
     name,kwargs = parse(method)
     kwargs.pop('arch', None)
     if name=='plain': return None
@@ -150,7 +171,7 @@ def make_cbs(method):
     if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
-    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
+    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema','calibrate'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)

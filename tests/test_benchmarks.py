@@ -186,6 +186,40 @@ def test_networks_can_end_as_their_running_mean(tmp_path):
     now = copy()
     for k,v in want.items(): assert fm.torch.allclose(now[k], v, atol=1e-5), k
 
+def test_temperature_is_what_logits_were_multiplied_by():
+    gen = fm.torch.Generator().manual_seed(0)
+    z = fm.torch.randn(20000, 7, generator=gen)*2
+    y = fm.torch.multinomial(z.softmax(-1), 1, generator=gen)[:,0]
+    w = fm.torch.ones(20000)
+    w[15000:],y[15000:] = 0.,(y[15000:]+1)%7                                             # labels of no weight don't count
+    assert fm.temperature(3*z, y, w)==pytest.approx(3, rel=.03) and fm.temperature(.5*z, y, w)==pytest.approx(.5, rel=.03)
+
+def test_weights_can_go_by_calibrated_probabilities(tmp_path):
+    dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
+    learn,seen = fm.resup_learner(dls, fm.resnet18, pretrained=False),[]
+    class Look(fm.Callback):
+        order = fm.ReSup.order+1
+        def after_loss(self):
+            if not self.training: return
+            z,y,model = fm.torch.stack(tuple(self.pred)).detach(),self.y.as_subclass(fm.Tensor),self.learn.model
+            w = fm.p_clean(fm.similarity(z/cb.temp, y), model.lookup)
+            loss = fm.resup_loss(fm.Pair(*z), y, w, 0., True, base_loss=fm.sce_loss).item()
+            seen.append((self.epoch, fm.tensor(self.dl.order[self.iter*16:][:len(y)]), z, y, w, cb.temp.flatten().tolist(), self.loss_grad.item()-loss))
+    for i in range(2): learn.model.set_mixture(i, lookup=fm.torch.linspace(.05, .95, 1001)**(i+1), density=fm.torch.ones(2, 1001), hist=fm.torch.ones(50))
+    learn.model.noise_rate.fill_(.3)
+    cb = fm.make_cbs('resup:warmup=0,balance=0,agreement=0,calibrate=1')
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=[cb, Look()])
+    assert max(abs(o[-1]) for o in seen)<1e-4
+    temps = [{tuple(o[5]) for o in seen if o[0]==e} for e in (0,1)]
+    assert temps[0]=={(1.,1.)} and len(temps[1])==1
+    for m,t in enumerate(temps[1].pop()):                                                # no other temperature fits the epoch before better
+        z,y,w = (fm.torch.cat([o[i] for o in seen if o[0]==0], d) for i,d in ((2,1), (3,0), (4,1)))
+        loss = lambda t: (w[1-m]*fm.F.cross_entropy(z[m]/t, y, reduction='none')).sum()
+        assert .2<=t<=5 and all(loss(t)<=loss(o)*(1+1e-5) for o in np.geomspace(.2, 5, 50)) and t!=1
+    for e,ids,z,y,*_ in seen:
+        if e==1: assert fm.torch.allclose(learn.similarities[:,ids], fm.similarity(z/cb.temp, y), atol=1e-6)
+    assert learn.judge(z, y).equal(fm.similarity(z/cb.temp, y))                          # and is scored by them
+
 def test_the_audit_is_scored_by_its_own_order(tmp_path):
     dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 140, 35, 32, progress=False), valid='valid', bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
     learn = fm.resup_learner(dls, fm.resnet18, pretrained=False)
