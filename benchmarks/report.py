@@ -94,9 +94,9 @@ def gains(runs, ours='resup', other='plain'):
     half = student.ppf(.975, len(diff)-1)*diff.std()/len(diff)**.5 if len(diff)>1 else diff.mean()*np.nan
     return '\n'.join([*lines, row(f'**mean of {len(diff)}**', [f'{m:+.1f}'+(f' ({m-h:+.1f} to {m+h:+.1f})' if h==h else '') for m,h in zip(diff.mean(), half)])])
 
-def won_back(runs, ours='resup'):
-    "Of the points that the plain pair loses by 30 % wrong labels, the share that `ours` wins back; over the seeds of `valid` that have all three rows"
-    runs = runs[(runs.split=='valid')&(runs.schedule=='fit_one_cycle')&(runs.epochs==8)]
+def won_back(runs, ours='resup', split='valid', schedule='fit_one_cycle', epochs=8):
+    "Of the points that the plain pair loses by 30 % wrong labels, the share that `ours` wins back; over the seeds that have all three rows"
+    runs = runs[(runs.split==split)&(runs.schedule==schedule)&(runs.epochs==epochs)]
     of = lambda m,noise: runs[(runs.method==m)&(runs.noise==noise)].assign(one=lambda o: (o.acc_0+o.acc_1)/2).set_index('seed')[['one','acc_ensemble']]
     parts = pd.concat({'30 % wrong':of('plain', 'sym30'), names.get(ours, ours):of(ours, 'sym30'), 'right labels':of('plain', 'clean')}, axis=1).dropna()
     if not len(parts): return 'not run'

@@ -329,3 +329,5 @@ def test_what_is_won_back_is_a_share_of_what_noise_costs():
     lines = report.won_back(runs).splitlines()
     assert lines[0].startswith('| seeds 0 |') and lines[2:]==['| one network | 0.510 | 0.570 | 0.610 | 60% |', '| two averaged | 0.540 | 0.600 | 0.640 | 60% |']
     assert report.won_back(runs[:2])=='not run'
+    tune = runs.assign(split='dev', schedule='fine_tune', epochs=7)
+    assert report.won_back(tune)=='not run' and report.won_back(pd.concat([tune, runs]), split='dev', schedule='fine_tune', epochs=7).splitlines()==lines
