@@ -104,6 +104,15 @@ def won_back(runs, ours='resup', split='valid', schedule='fit_one_cycle', epochs
     lines = [f'| seeds {", ".join(map(str, parts.index))} | plain pair, 30 % wrong | {names.get(ours, ours)}, 30 % wrong | plain pair, right labels | won back |', '|---'*5+'|']
     return '\n'.join([*lines, *[f'| {name} | {low[c]:.3f} | {mid[c]:.3f} | {high[c]:.3f} | {(mid[c]-low[c])/(high[c]-low[c]):.0%} |' for c,name in (('one','one network'),('acc_ensemble','two averaged'))]])
 
+def class_weights(runs, given, true, classes):
+    "Mean p(clean) of the rightly labelled training images of each class, as a markdown table: a row a method, for `runs` of one seed; `given` and `true` are the names of its training labels, `classes` those of the weights' order"
+    given,true = np.asarray(given),np.asarray(true)
+    line = lambda *cells: f"| {' | '.join(cells)} |"
+    counts = [f'{((given==c)&(true==c)).sum():,} of {(given==c).sum():,}' for c in classes]
+    weights,at = runs[runs.weight_by_class.notna()].set_index('method').weight_by_class,list(names)
+    rows = [line(names.get(m, f'`{m}`'), *(f'{float(w):.2f}' for w in weights[m].split())) for m in sorted(weights.index, key=lambda m: at.index(m) if m in at else len(at))]
+    return '\n'.join([line('', *classes), '|---'*(len(classes)+1)+'|', line('right of given labels', *counts), *rows])
+
 def cost_table(costs):
     "What `costs.py` wrote, as markdown, the cheapest first"
     lines = ['| | seconds an epoch | to one network | lowest to highest | to the plain pair | peak memory, MB | to one network |', '|---'*7+'|']

@@ -323,6 +323,11 @@ def test_costs_are_shown_the_cheapest_first():
     assert text[2:]==['| one network, plain cross entropy | 2.0 | 1.00 | 1.00 to 1.00 | 0.50 | 1000 | 1.00 |', '| ELR | 3.0 | 1.50 | 1.50 to 1.50 | 0.75 | 1250 | 1.25 |',
                       '| two networks, plain cross entropy | 4.0 | 2.00 | 2.00 to 2.00 | 1.00 | 1500 | 1.50 |']
 
+def test_weights_of_classes_stand_beside_what_is_right_of_their_labels():
+    runs = pd.DataFrame([row(weight_by_class=float('nan')), row('resup', weight_by_class='0.251 0.904'), row('resup:x=1', weight_by_class='nan 1.000')])
+    text = report.class_weights(runs, ['a','a','b','a'], ['a','b','b','b'], ['b','a']).splitlines()
+    assert text[0]=='|  | b | a |' and text[2:]==['| right of given labels | 1 of 1 | 1 of 3 |', '| ReSup() | 0.25 | 0.90 |', '| `resup:x=1` | nan | 1.00 |']
+
 def test_what_is_won_back_is_a_share_of_what_noise_costs():
     "By hand: .50 with noise, .56 by ReSup, .60 without: 60 %; seed 1 has no clean row and doesn't count"
     runs = pd.DataFrame([row(acc=.5), row('resup', acc=.56), row(noise='clean', acc=.6), row(seed=1, acc=.1), row('resup', 1, .9)])
