@@ -13,6 +13,7 @@ ablations = {'resup:swap=0':'weights by their own opinion', 'resup:judge=loss':'
              'resup:agreement=20':'a strong one', 'resup:balance=0':'p(clean) alone', 'resup:monotone=0':'the posterior as it is', 'resup:refit=pass':'one more pass over all images', 'resup:warmup=2':'two epochs of warm-up',
              'resup:normalize=False':'weights not divided by their mean', 'resup:base_loss=ce':'on cross entropy', 'resup:mirror=1':'mirrored images for network 1',
              'resup:arch=lite0+lite1':'two different bodies', 'plain:arch=lite0+lite1':'the same bodies without ReSup'}
+tries = {'sce':'alpha=1', 'gce':'q=.9', 'co_teaching':'ramp=.25', 'elr':'lam=7', 'dividemix':'lam_u=0', 'mixup':'alpha=1', 'm_correction':'alpha=1', 'scn':'relabel=.5', 'eac':'lam=1', 'label_smoothing':'eps=.3'}
 names = {**methods, 'truth':'plain, wrong labels left out', 'truth:base_loss=sce':"the loss of `ReSup()`, wrong labels left out", **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
 
 def best_peer(runs):
@@ -103,6 +104,12 @@ def won_back(runs, ours='resup', split='valid', schedule='fit_one_cycle', epochs
     low,mid,high = (parts[o].mean() for o in parts.columns.unique(0))
     lines = [f'| seeds {", ".join(map(str, parts.index))} | plain pair, 30 % wrong | {names.get(ours, ours)}, 30 % wrong | plain pair, right labels | won back |', '|---'*5+'|']
     return '\n'.join([*lines, *[f'| {name} | {low[c]:.3f} | {mid[c]:.3f} | {high[c]:.3f} | {(mid[c]-low[c])/(high[c]-low[c]):.0%} |' for c,name in (('one','one network'),('acc_ensemble','two averaged'))]])
+
+def tried(runs, seed=11):
+    "The one other number that each peer was given, beside its authors', by one network and two averaged on `dev` with 30 % wrong labels, as a markdown table"
+    o = runs[(runs.split=='dev')&(runs.schedule=='fit_one_cycle')&(runs.epochs==8)&(runs.noise=='sym30')&(runs.seed==seed)].set_index('method')
+    cell = lambda m: f'{(o.acc_0[m]+o.acc_1[m])/2:.3f} and {o.acc_ensemble[m]:.3f}' if m in o.index else 'not run'
+    return '\n'.join(["| | its authors' | another number | with that |", '|---'*4+'|', *[f'| {names[m]} | {cell(m)} | `{v}` | {cell(f"{m}:{v}")} |' for m,v in tries.items()]])
 
 def class_weights(runs, given, true, classes):
     "Mean p(clean) of the rightly labelled training images of each class, as a markdown table: a row a method, for `runs` of one seed; `given` and `true` are the names of its training labels, `classes` those of the weights' order"

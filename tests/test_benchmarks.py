@@ -323,6 +323,13 @@ def test_costs_are_shown_the_cheapest_first():
     assert text[2:]==['| one network, plain cross entropy | 2.0 | 1.00 | 1.00 to 1.00 | 0.50 | 1000 | 1.00 |', '| ELR | 3.0 | 1.50 | 1.50 to 1.50 | 0.75 | 1250 | 1.25 |',
                       '| two networks, plain cross entropy | 4.0 | 2.00 | 2.00 to 2.00 | 1.00 | 1500 | 1.50 |']
 
+def test_the_other_number_of_a_peer_stands_beside_its_authors():
+    runs = pd.DataFrame([row('gce', 11, .5, split='dev'), row('gce:q=.9', 11, .6, split='dev'), row('elr', 11, .9), row('elr:lam=7', 12, .9, split='dev')])
+    lines = report.tried(runs).splitlines()
+    assert '| GCE | 0.510 and 0.540 | `q=.9` | 0.610 and 0.640 |' in lines and '| ELR | not run | `lam=7` | not run |' in lines
+    assert set(report.tries)==set(report.methods)-set(report.ours)-{'rul'}                # RUL has no number to try
+    for m,v in report.tries.items(): fm.make_cbs(f'{m}:{v}')
+
 def test_weights_of_classes_stand_beside_what_is_right_of_their_labels():
     runs = pd.DataFrame([row(weight_by_class=float('nan')), row('resup', weight_by_class='0.251 0.904'), row('resup:x=1', weight_by_class='nan 1.000')])
     text = report.class_weights(runs, ['a','a','b','a'], ['a','b','b','b'], ['b','a']).splitlines()
