@@ -13,7 +13,7 @@ ablations = {'resup:swap=0':'weights by their own opinion', 'resup:judge=loss':'
              'resup:agreement=20':'a strong one', 'resup:balance=0':'p(clean) alone', 'resup:monotone=0':'the posterior as it is', 'resup:refit=pass':'one more pass over all images', 'resup:warmup=2':'two epochs of warm-up',
              'resup:normalize=False':'weights not divided by their mean', 'resup:base_loss=ce':'on cross entropy', 'resup:mirror=1':'mirrored images for network 1',
              'resup:arch=lite0+lite1':'two different bodies', 'plain:arch=lite0+lite1':'the same bodies without ReSup'}
-tries = {'sce':'alpha=1', 'gce':'q=.9', 'co_teaching':'ramp=.25', 'elr':'lam=7', 'dividemix':'lam_u=0', 'mixup':'alpha=1', 'm_correction':'alpha=1', 'scn':'relabel=.5', 'eac':'lam=1', 'label_smoothing':'eps=.3'}
+tries = {'sce':'alpha=1', 'gce':'q=.9', 'co_teaching':'ramp=.25', 'elr':'lam=7', 'dividemix':'lam_u=0', 'mixup':'alpha=1.', 'm_correction':'alpha=1', 'scn':'relabel=.5', 'eac':'lam=1', 'label_smoothing':'eps=.3'}
 names = {**methods, 'truth':'plain, wrong labels left out', 'truth:base_loss=sce':"the loss of `ReSup()`, wrong labels left out", **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
 
 def best_peer(runs):
