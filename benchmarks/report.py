@@ -14,7 +14,8 @@ ablations = {'resup:swap=0':'weights by their own opinion', 'resup:judge=loss':'
              'resup:normalize=False':'weights not divided by their mean', 'resup:base_loss=ce':'on cross entropy', 'resup:mirror=1':'mirrored images for network 1',
              'resup:arch=lite0+lite1':'two different bodies', 'plain:arch=lite0+lite1':'the same bodies without ReSup'}
 tries = {'sce':'alpha=1', 'gce':'q=.9', 'co_teaching':'ramp=.25', 'elr':'lam=7', 'dividemix':'lam_u=0', 'mixup':'alpha=1.', 'm_correction':'alpha=1', 'scn':'relabel=.5', 'eac':'lam=1', 'label_smoothing':'eps=.3'}
-names = {**methods, 'truth':'plain, wrong labels left out', 'truth:base_loss=sce':"the loss of `ReSup()`, wrong labels left out", **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
+tuned = {'eac:lam=1':'EAC, `lam=1`'} # whose other number was clearly better on `dev`
+names = {**methods, **tuned, 'truth':'plain, wrong labels left out', 'truth:base_loss=sce':"the loss of `ReSup()`, wrong labels left out", **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
 
 def best_peer(runs):
     "The other method with the most accurate two networks in the grid's rows at 30 %, seed 0; None until all of them are there"
@@ -24,10 +25,10 @@ def best_peer(runs):
     return o[others].idxmax() if set(others)<=set(o.index) else None
 
 def grid(runs):
-    "Every run of the grid, in the order of importance: all methods at 30 %, seed by seed, then other noise for plain, ReSup, the reference and, once it is known, the best peer, then ReSup's ablations (and the fair baseline of the one that exchanges the networks)"
+    "Every run of the grid, in the order of importance: all methods at 30 %, seed by seed, and those whose other number was better, then other noise for plain, ReSup, the reference and, once it is known, the best peer, then ReSup's ablations (and the fair baseline of the one that exchanges the networks)"
     row = lambda m,noise,seed: dict(method=m, schedule='fit_one_cycle', epochs=8, noise=noise, seed=seed, split='valid')
     few = ours + [o for o in [best_peer(runs)] if o]
-    return ([row(m, 'sym30', s) for s in range(3) for m in methods] + [row('plain', 'clean', s) for s in range(3)] + [row(m, 'clean', 0) for m in few[1:]]
+    return ([row(m, 'sym30', s) for o in (methods, tuned) for s in range(3) for m in o] + [row('plain', 'clean', s) for s in range(3)] + [row(m, 'clean', 0) for m in few[1:]]
             + [row(m, o, 0) for o in ('sym20','sym50','sym10','pair30') for m in few] + [row(m, 'sym30', 0) for m in ablations])
 
 def read_runs(f):
@@ -164,7 +165,7 @@ def plots(runs, dest):
     "Write accuracy.png and noise.png of the grid's rows to the folder `dest`"
     import matplotlib.pyplot as plt
     Path(dest).mkdir(parents=True, exist_ok=True)
-    runs = runs[(runs.split=='valid')&(runs.schedule=='fit_one_cycle')&runs.method.isin(list(methods))]
+    runs = runs[(runs.split=='valid')&(runs.schedule=='fit_one_cycle')&runs.method.isin([*methods, *tuned])]
     res = []
     for name,f,rows in (('accuracy',plot_accuracy,runs[runs.noise=='sym30']),('noise',plot_noise,runs)):
         fig,ax = plt.subplots(figsize=(8,5), layout='constrained')

@@ -51,7 +51,7 @@ def test_grid_is_what_the_protocol_asks_for():
     df = pd.DataFrame(report.grid(pd.DataFrame(columns=report.keys)))
     assert not df.duplicated().any() and set(df.split)=={'valid'}
     seeds = df[df.noise=='sym30'].groupby('method').seed.apply(sorted)
-    assert seeds.map(tuple).to_dict()=={**dict.fromkeys(report.methods, (0,1,2)), **dict.fromkeys(report.ablations, (0,))}
+    assert seeds.map(tuple).to_dict()=={**dict.fromkeys([*report.methods, *report.tuned], (0,1,2)), **dict.fromkeys(report.ablations, (0,))}
     assert df.method[len(df)-len(report.ablations):].tolist()==list(report.ablations)     # last of all
     for noise in ('clean','sym10','sym20','sym50','pair30'): assert {'plain','resup','reference'} <= set(df[(df.noise==noise)&(df.seed==0)].method)
 
@@ -329,6 +329,7 @@ def test_the_other_number_of_a_peer_stands_beside_its_authors():
     assert '| GCE | 0.510 and 0.540 | `q=.9` | 0.610 and 0.640 |' in lines and '| ELR | not run | `lam=7` | not run |' in lines
     assert set(report.tries)==set(report.methods)-set(report.ours)-{'rul'}                # RUL has no number to try
     for m,v in report.tries.items(): fm.make_cbs(f'{m}:{v}')
+    assert set(report.tuned)<={f'{m}:{v}' for m,v in report.tries.items()}
 
 def test_weights_of_classes_stand_beside_what_is_right_of_their_labels():
     runs = pd.DataFrame([row(weight_by_class=float('nan')), row('resup', weight_by_class='0.251 0.904'), row('resup:x=1', weight_by_class='nan 1.000')])
