@@ -100,6 +100,7 @@ class Spy(fm.Callback):
 
 @pytest.mark.parametrize('args', ['swap=1', 'swap=0', 'judge=loss', 'mirror=1', 'swap=0,refit=pass'])
 def test_an_ablation_exchanges_one_part(args, tmp_path):
+    fm.set_seed(0)
     dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
     learn = fm.resup_learner(dls, fm.resnet18, pretrained=False)
     for i in range(2): learn.model.set_mixture(i, lookup=fm.torch.linspace(.05, .95, 1001)**(i+1), density=fm.torch.ones(2, 1001), hist=fm.torch.ones(50))
@@ -195,6 +196,7 @@ def test_temperature_is_what_logits_were_multiplied_by():
     assert fm.temperature(3*z, y, w)==pytest.approx(3, rel=.03) and fm.temperature(.5*z, y, w)==pytest.approx(.5, rel=.03)
 
 def test_weights_can_go_by_calibrated_probabilities(tmp_path):
+    fm.set_seed(0)
     dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
     learn,seen = fm.resup_learner(dls, fm.resnet18, pretrained=False),[]
     class Look(fm.Callback):
