@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn.mixture import GaussianMixture
+from torchvision.transforms import RandomErasing as Eraser
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastai.vision.all import *
 from fastai_resup.all import *
@@ -151,17 +152,45 @@ class Ablation(ReSup):
         if self.judge=='similarity': return super().show_all()
         return ordered_pass(self.learn, lambda pair,y: given_prob(torch.stack(tuple(pair)), y)),self.dls.train_targs
 
+class Mirrored(Callback):
+    """What EAC adds to its loss, beside any method: the consistency of class maps under mirroring, times `flip`, of images with a part erased (`erase=1`)
+
+    With `cross=1` the maps of network 0 are compared with those that network 1 has of the mirrored images, so that no image goes through a network twice."""
+    order,run_valid = MixedPrecision.order+2,False # after the methods' own
+    def __init__(self, flip=0., erase=0, cross=0):
+        self.flip,self.cross,self.eraser = flip,cross,Eraser(p=1., scale=(.02,.25)) if erase else None
+
+    def before_batch(self):
+        self.features,nets = {},get_model(self.model).nets
+        if self.eraser: self.learn.xb = (torch.stack([self.eraser(o) for o in self.x.as_subclass(Tensor)]),)
+        self.hooks = [net[0].register_forward_hook(lambda mod,inp,f,m=m: self.features.__setitem__(m, f)) for m,net in enumerate(nets)]
+        if self.cross: self.hooks.append(nets[1].register_forward_pre_hook(lambda net,inp: (inp[0].flip(-1),)))
+
+    def after_pred(self):
+        for h in self.hooks: h.remove()
+
+    def after_loss(self):
+        if not self.flip: return
+        maps = [class_maps(net[1], self.features[m]).float() for m,net in enumerate(get_model(self.model).nets)]
+        if self.cross: loss = 2*flip_consistency(*maps).mean()
+        else:
+            x = self.x.as_subclass(Tensor).flip(-1)
+            loss = sum(flip_consistency(o, class_maps(net[1], net[0](x)).float()).mean() for o,net in zip(maps, get_model(self.model).nets))
+        self.learn.loss_grad = self.loss_grad + self.flip*loss
+
 def parse(method):
-    "Name and arguments of 'resup:refit=pass,warmup=2'; `arch` is in none of the callbacks', see `make_pair`"
+    "Name and arguments of 'resup:refit=pass,warmup=2'; `arch` and `head` are in none of the callbacks', see `make_pair`"
     name,_,args = method.partition(':')
     return name,{k:_literal(v) for k,v in (o.split('=') for o in args.split(','))} if args else {}
 
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema` and `calibrate` are `Ablation`'s, `arch` is `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema` and `calibrate` are `Ablation`'s, `flip`, `erase` and `cross` those of a second callback, `Mirrored`, `arch` and `head` are `make_pair`'s."""
     name,kwargs = parse(method)
-    kwargs.pop('arch', None)
+    for k in ('arch','head'): kwargs.pop(k, None)
+    if (o := {k:kwargs.pop(k) for k in ('flip','erase','cross') if k in kwargs}):
+        return [*L(make_cbs(f"{name}:{','.join(f'{k}={v}' for k,v in kwargs.items())}" if kwargs else name)), Mirrored(**o)]
     if name=='plain': return None
     if name=='truth': return Truth(**kwargs)
     if name not in ('resup','reference'): return peers[name](**kwargs)
@@ -221,13 +250,15 @@ def peak_mb():
 def make_pair(dls, method):
     """The pair that a method trains: EfficientNet-Lite0 twice, or 'plain:arch=lite1', 'resup:arch=lite0+lite1', with the ImageNet weights of each
 
-    All have fastai's heads but EAC, whose class maps want its paper's: one linear layer, with PyTorch's first weights."""
+    All have fastai's heads but EAC, whose class maps want its paper's: one linear layer, with PyTorch's first weights, which `head=linear` gives to others."""
     name,kwargs = parse(method)
     sizes = kwargs.get('arch', 'lite0').split('+')
     if not set(sizes)<=set(lite_names) or len(sizes)>2: raise ValueError(f"{method}: arch is one or two of {', '.join(lite_names)}, with + between them")
     sizes = (sizes*2)[:2]
     make = partial(resup_learner, dls, tuple(f'tf_efficientnet_{o}' for o in sizes), weights=tuple(sizes), metrics=accuracy)
-    if name!='eac': return make()
+    head = kwargs.get('head', 'linear' if name=='eac' else 'fastai')
+    if head not in ('linear','fastai'): raise ValueError(f"{method}: head is 'linear' or 'fastai', not {head!r}")
+    if head=='fastai': return make()
     learn = make(concat_pool=False, first_bn=False, lin_ftrs=[], ps=0.)
     for net in learn.model.nets: only(o for o in net[1].modules() if isinstance(o, nn.Linear)).reset_parameters()
     return learn

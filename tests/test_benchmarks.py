@@ -74,6 +74,25 @@ def test_a_pair_can_have_two_different_bodies(tmp_path):
     for arch in ('resnet18','lite0+lite1+lite0'):
         with pytest.raises(ValueError, match=f'plain:arch={arch.replace("+", ".")}: arch is one or two of lite0, lite1, lite2'): fm.make_pair(dls, f'plain:arch={arch}')
 
+def test_the_linear_head_is_for_every_method(tmp_path):
+    dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, num_workers=0)
+    linear = lambda method: fm.is_linear_head(fm.make_pair(dls, method).model.nets[1][1])
+    assert linear('eac') and linear('resup:head=linear,agreement=1') and not linear('resup') and not linear('eac:head=fastai')
+    assert fm.make_cbs('plain:head=linear') is None
+    with pytest.raises(ValueError, match="plain:head=x: head is 'linear' or 'fastai', not 'x'"): fm.make_pair(dls, 'plain:head=x')
+
+def test_what_eac_adds_can_be_added_to_any_method(tmp_path):
+    path = fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False)
+    def trained(method):
+        fm.set_seed(0, reproducible=True)
+        learn = fm.make_pair(fm.FERDataLoaders.from_folder(path, bs=16, img_size=32, num_workers=0), method)
+        with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=fm.make_cbs(method))
+        assert not any(m._forward_pre_hooks or m._forward_hooks for m in learn.model.modules())
+        return learn.model.nets[0][1][-1].weight.detach()
+    eac = trained('eac:lam=2')
+    assert fm.torch.allclose(eac, trained('plain:head=linear,erase=1,flip=2'), atol=1e-6)
+    for other in ('plain:head=linear,erase=1,flip=1', 'plain:head=linear,flip=2', 'plain:head=linear,erase=1,flip=2,cross=1'): assert not fm.torch.allclose(eac, trained(other), atol=1e-4)
+
 def test_truth_learns_from_right_labels_alone():
     cb = fm.make_cbs('truth')
     cb.right,z,y = fm.tensor([1.,0,1,0]),fm.tensor([[2.,0],[2,0],[0,2],[2,0]]),fm.tensor([0,1,1,1])
