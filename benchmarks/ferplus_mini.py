@@ -155,10 +155,11 @@ class Ablation(ReSup):
 class Mirrored(Callback):
     """What EAC adds to its loss, beside any method: the consistency of class maps under mirroring, times `flip`, of images with a part erased (`erase=1`)
 
-    With `cross=1` the maps of network 0 are compared with those that network 1 has of the mirrored images, so that no image goes through a network twice."""
+    With `cross=1` the maps of network 0 are compared with those that network 1 has of the mirrored images, so that no image goes through a network twice. With `stop=1` the maps of
+    the mirrored images are a constant target, and no gradient goes through their pass; as training mirrors half of the images by chance, twice the factor then has the same mean gradient."""
     order,run_valid = MixedPrecision.order+2,False # after the methods' own
-    def __init__(self, flip=0., erase=0, cross=0):
-        self.flip,self.cross,self.eraser = flip,cross,Eraser(p=1., scale=(.02,.25)) if erase else None
+    def __init__(self, flip=0., erase=0, cross=0, stop=0):
+        self.flip,self.cross,self.stop,self.eraser = flip,cross,stop,Eraser(p=1., scale=(.02,.25)) if erase else None
 
     def before_batch(self):
         self.features,nets = {},get_model(self.model).nets
@@ -175,7 +176,8 @@ class Mirrored(Callback):
         if self.cross: loss = 2*flip_consistency(*maps).mean()
         else:
             x = self.x.as_subclass(Tensor).flip(-1)
-            loss = sum(flip_consistency(o, class_maps(net[1], net[0](x)).float()).mean() for o,net in zip(maps, get_model(self.model).nets))
+            with torch.set_grad_enabled(not self.stop): mirrored = [class_maps(net[1], net[0](x)).float() for net in get_model(self.model).nets]
+            loss = sum(flip_consistency(*o).mean() for o in zip(maps, mirrored))
         self.learn.loss_grad = self.loss_grad + self.flip*loss
 
 def parse(method):
@@ -186,10 +188,10 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema` and `calibrate` are `Ablation`'s, `flip`, `erase` and `cross` those of a second callback, `Mirrored`, `arch` and `head` are `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema` and `calibrate` are `Ablation`'s, `flip`, `erase`, `cross` and `stop` those of a second callback, `Mirrored`, `arch` and `head` are `make_pair`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
-    if (o := {k:kwargs.pop(k) for k in ('flip','erase','cross') if k in kwargs}):
+    if (o := {k:kwargs.pop(k) for k in ('flip','erase','cross','stop') if k in kwargs}):
         return [*L(make_cbs(f"{name}:{','.join(f'{k}={v}' for k,v in kwargs.items())}" if kwargs else name)), Mirrored(**o)]
     if name=='plain': return None
     if name=='truth': return Truth(**kwargs)

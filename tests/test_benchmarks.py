@@ -91,7 +91,7 @@ def test_what_eac_adds_can_be_added_to_any_method(tmp_path):
         return learn.model.nets[0][1][-1].weight.detach()
     eac = trained('eac:lam=2')
     assert fm.torch.allclose(eac, trained('plain:head=linear,erase=1,flip=2'), atol=1e-6)
-    for other in ('plain:head=linear,erase=1,flip=1', 'plain:head=linear,flip=2', 'plain:head=linear,erase=1,flip=2,cross=1'): assert not fm.torch.allclose(eac, trained(other), atol=1e-4)
+    for other in ('plain:head=linear,erase=1,flip=1', 'plain:head=linear,flip=2', 'plain:head=linear,erase=1,flip=2,cross=1', 'plain:head=linear,erase=1,flip=2,stop=1'): assert not fm.torch.allclose(eac, trained(other), atol=1e-4)
 
 def test_truth_learns_from_right_labels_alone():
     cb = fm.make_cbs('truth')
