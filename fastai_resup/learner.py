@@ -89,6 +89,7 @@ def resup_learner(
     n_out:int=None,      # Number of classes; None: from `dls`
     pretrained:bool=True, # Start from pretrained weights (a download where `weights` is None)?
     weights=None,        # Path, state dict, 'lite0', 'lite1' or 'lite2' (see `create_net`); a pair for two different files
+    head:str='linear',   # 'linear': one linear layer on the mean over all places; 'fastai': the head of `vision_learner` (see `create_net`)
     normalize:bool=True, # Add the normalisation that the weights want to `dls`?
     loss_func=None,      # A `ReSupLoss`, such as `ReSupLoss(label_smoothing=.1)`; None: `ReSupLoss()`
     opt_func=Adam,       # Optimizer, made as `Learner` makes it
@@ -102,16 +103,16 @@ def resup_learner(
     wd_bn_bias=False,    # Weight decay for batch norm and biases, too?
     train_bn=True,       # Train batch norm in frozen groups, too?
     moms=(0.95,0.85,0.95), # Momentum at the beginning, in the middle and at the end of `fit_one_cycle`
-    **kwargs             # Passed to fastai's `create_vision_model`, for the heads
+    **kwargs             # Passed to fastai's `create_vision_model`; what is given for the head changes a part of it
 )->ReSupLearner:
-    """Two networks with fastai heads, frozen where their bodies are pretrained. Raises ValueError where the number of classes can't be found.
+    """Two networks, frozen but for their heads where their bodies are pretrained. Raises ValueError where the number of classes can't be found, or for an unknown `head`.
 
     `splitter` is that of the architecture; two architectures with different ones are both split into body and head.
 
     Add `cbs=ReSup()` to a fit to suppress noisy labels; without it the pair trains with plain cross entropy, the fair baseline."""
     n_out = ifnone(n_out, get_c(dls))
     if not n_out: raise ValueError('The number of classes could not be found in `dls`: pass `n_out`.')
-    nets = [create_net(a, n_out, pretrained, w, **kwargs) for a,w in zip(_both(arch), _both(weights))]
+    nets = [create_net(a, n_out, pretrained, w, head, **kwargs) for a,w in zip(_both(arch), _both(weights))]
     if normalize: _add_norm(dls, nets)
     learn = ReSupLearner(dls, [o.model for o in nets], loss_func, splitter or _common_splitter(nets), opt_func=opt_func, lr=lr, cbs=cbs, metrics=metrics,
                          path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias, train_bn=train_bn, moms=moms)

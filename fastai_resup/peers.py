@@ -740,7 +740,7 @@ class EAC(Peer):
             if not (isinstance(net, nn.Sequential) and len(net)==2):
                 raise TypeError(f'EAC needs networks nn.Sequential(body, head), and has a {type(net).__name__}: make the learner by `resup_learner(dls, arch)`.')
         if not all(map(is_linear_head, (net[1] for net in self.net.nets))):
-            warnings.warn('EAC is made for a linear layer on the mean over all places, and may not learn with another head: give `resup_learner` concat_pool=False, first_bn=False, lin_ftrs=[], ps=0.')
+            warnings.warn('EAC is made for a linear layer on the mean over all places, and may not learn with another head: make the learner by `resup_learner` with its default head.')
 
     def start_batch(self):
         "Erase, and keep the features of what is left"

@@ -51,16 +51,16 @@ def test_grid_is_what_the_protocol_asks_for():
     df = pd.DataFrame(report.grid(pd.DataFrame(columns=report.keys)))
     assert not df.duplicated().any() and set(df.split)=={'valid'}
     seeds = df[df.noise=='sym30'].groupby('method').seed.apply(sorted)
-    assert seeds.map(tuple).to_dict()=={**dict.fromkeys([*report.methods, *report.tuned], (0,1,2)), **dict.fromkeys(report.ablations, (0,))}
+    assert seeds.map(tuple).to_dict()=={**dict.fromkeys([*report.linear, *report.methods, *report.tuned], (0,1,2)), **dict.fromkeys(report.ablations, (0,))}
     assert df.method[len(df)-len(report.ablations):].tolist()==list(report.ablations)     # last of all
-    for noise in ('clean','sym10','sym20','sym50','pair30'): assert {'plain','resup','reference'} <= set(df[(df.noise==noise)&(df.seed==0)].method)
+    for noise in ('clean','sym10','sym20','sym50','pair30'): assert {'plain','resup','reference','plain:head=linear','resup:head=linear'} <= set(df[(df.noise==noise)&(df.seed==0)].method)
 
 def test_the_best_peer_is_found_in_the_rows_and_joins_the_grid():
     rows = [row(m, acc=.8 if m=='resup' else .6 if m=='gce' else .5) for m in report.methods]
     assert report.best_peer(pd.DataFrame(rows))=='gce' and report.best_peer(pd.DataFrame(rows[:-1])) is None
     assert dict(method='gce', schedule='fit_one_cycle', epochs=8, noise='pair30', seed=0, split='valid') in report.grid(pd.DataFrame(rows))
 
-@pytest.mark.parametrize('method', [*report.methods, *report.ablations])
+@pytest.mark.parametrize('method', [*report.linear, *report.methods, *report.ablations])
 def test_every_method_of_the_grid_can_be_made(method):
     cb = fm.make_cbs(method)
     assert (cb is None)==(fm.parse(method)[0]=='plain')
@@ -79,7 +79,7 @@ def test_the_linear_head_is_for_every_method(tmp_path):
     linear = lambda method: fm.is_linear_head(fm.make_pair(dls, method).model.nets[1][1])
     assert linear('eac') and linear('resup:head=linear,agreement=1') and not linear('resup') and not linear('eac:head=fastai')
     assert fm.make_cbs('plain:head=linear') is None
-    with pytest.raises(ValueError, match="plain:head=x: head is 'linear' or 'fastai', not 'x'"): fm.make_pair(dls, 'plain:head=x')
+    with pytest.raises(ValueError, match="head must be one of linear, fastai, not 'x'"): fm.make_pair(dls, 'plain:head=x')
 
 def test_what_eac_adds_can_be_added_to_any_method(tmp_path):
     path = fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False)
@@ -202,7 +202,7 @@ def test_networks_can_end_as_their_running_mean(tmp_path):
     assert len(each)==4
     want = {k:v for k,v in each[0].items() if v.is_floating_point()}
     for o in each[1:]: want = {k:.75*v+.25*o[k] for k,v in want.items()}
-    assert not fm.torch.allclose(want['0.1.8.weight'], each[-1]['0.1.8.weight'], atol=1e-5)
+    assert not fm.torch.allclose(want['0.1.2.weight'], each[-1]['0.1.2.weight'], atol=1e-5)
     now = copy()
     for k,v in want.items(): assert fm.torch.allclose(now[k], v, atol=1e-5), k
 
@@ -351,6 +351,13 @@ def test_the_other_number_of_a_peer_stands_beside_its_authors():
     assert set(report.tries)==set(report.methods)-set(report.ours)-{'rul'}                # RUL has no number to try
     for m,v in report.tries.items(): fm.make_cbs(f'{m}:{v}')
     assert set(report.tuned)<={f'{m}:{v}' for m,v in report.tries.items()}
+
+def test_both_heads_stand_side_by_side():
+    runs = pd.DataFrame([row(acc=.5), row('plain:head=linear', acc=.6), row('plain:head=linear', 1, .9), row('resup', acc=.55), row('resup:head=linear', acc=.65), row('resup', 1, .65), row('resup:head=linear', 1, .75),
+                         row('gce', acc=.4), row('plain', 11, .3, split='dev'), row('plain:head=linear', 11, .4, split='dev')])
+    lines = report.by_head(runs).splitlines()
+    assert lines[2:]==['| plain cross entropy | valid, sym30 | 0 | 0.510 | 0.540 | 0.610 | 0.640 |', '| ReSup() | valid, sym30 | 0, 1 | 0.610 | 0.640 | 0.710 | 0.740 |', '| plain cross entropy | dev, sym30 | 11 | 0.310 | 0.340 | 0.410 | 0.440 |']
+    assert report.by_head(runs[:1])=='not run'
 
 def test_weights_of_classes_stand_beside_what_is_right_of_their_labels():
     runs = pd.DataFrame([row(weight_by_class=float('nan')), row('resup', weight_by_class='0.251 0.904'), row('resup:x=1', weight_by_class='nan 1.000')])

@@ -127,7 +127,7 @@ def test_failed_download_says_what_else_there_is(faces, tmp_path, monkeypatch, c
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out')
     assert code==1 and 'resnet18' in err and '--weights none' in err and list(tmp_path.iterdir())==[]
 
-@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'),
+@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'), (('--head','big'),'--head'),
                                         (('--epochs','x'),'--epochs'), (('--nonsense',1),'--nonsense')])
 def test_usage_errors(args, named, faces, tmp_path, monkeypatch, capsys):
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', *args)
