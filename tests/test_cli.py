@@ -133,6 +133,12 @@ def test_usage_errors(args, named, faces, tmp_path, monkeypatch, capsys):
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', *args)
     assert code==2 and named in err and list(tmp_path.iterdir())==[]
 
+@pytest.mark.parametrize('head', ['linear', 'fastai'])
+def test_the_head_is_the_one_asked_for(head, faces, tmp_path):
+    out = resup_train(str(faces), out=str(tmp_path/'out'), head=head, **TINY)
+    layers = [k for k in torch.load(out/'weights.pth', weights_only=True) if k.startswith('nets.1.1.') and k.endswith('.weight')]
+    assert (len(layers)==1)==(head=='linear') and json.loads((out/'settings.json').read_text())['head']==head
+
 def test_out_inside_the_images(faces, monkeypatch, capsys):
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', faces/'out')
     assert code==2 and 'outside' in err and not (faces/'out').exists()
