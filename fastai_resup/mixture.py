@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 # %% ../nbs/00_mixture.ipynb #00000007
 class DegenerateMixtureError(ValueError):
-    "The data gives no two-component mixture: a component lost its spread, its parameters aren't finite, or both components are the same"
+    "The data gives no two-component mixture: a component lost its spread, or its parameters aren't finite"
 
 # %% ../nbs/00_mixture.ipynb #00000009
 def _unit_column(
@@ -98,18 +98,18 @@ def _em(
     w:np.ndarray, # first weights, (2,)
     max_iter:int=10, # rounds
     min_std:float=1e-4, # least standard deviation of a component
-)->tuple: # alphas, betas, weights: (2,) each
-    "`max_iter` rounds of E and M step; raises `DegenerateMixtureError` where a component has no spread, or both have become one"
+)->tuple: # alphas, betas, weights: (2,) each; rounds they are the result of
+    "`max_iter` rounds of E and M step, or fewer where both components would become one; raises `DegenerateMixtureError` where a component has no spread"
     lx, l1x = np.log(x), np.log1p(-x)
-    for i in range(max_iter):
-        r = _responsibilities(lx, l1x, a, b, w)
-        if i==0: start = _explained(r, mass)
-        if i==max_iter-1 and _explained(r, mass) < start/10:
-            raise DegenerateMixtureError(f'the mixture collapsed into one component (means {a/(a+b)}): p(clean) would be about {w[np.argmax(a/(a+b))]:.2f} for all; keep an earlier mixture, '
-                                         f'weight every sample by 1, or stop earlier than after {max_iter} iterations, as BetaMixture(max_iter=10) does')
+    rounds = [(a, b, w)]
+    for _ in range(max_iter):
+        r = _responsibilities(lx, l1x, *rounds[-1])
         r *= mass
-        a, b, w = _moments(x, var, r, min_std)
-    return a, b, w
+        rounds.append(_moments(x, var, r, min_std))
+    explained = lambda i: _explained(_responsibilities(lx, l1x, *rounds[i]), mass)
+    n, start = max_iter, explained(0)
+    if explained(n) < start/10: n = next((i for i in range(n-1, 1, -1) if explained(i) >= .9*start), 1)
+    return *rounds[n], n
 
 # %% ../nbs/00_mixture.ipynb #0000001a
 def _bin(
@@ -137,7 +137,7 @@ class BetaMixture(DensityMixin, BaseEstimator):
     """Two Beta components, noisy and clean, for similarities in [0,1]; fitted by EM with moments (ReSup, arXiv 2305.17895, section 3).
     Fitted: `alphas_`, `betas_`, `weights_`, `means_` ((2,) each, noisy first), `n_iter_`, `n_features_in_`, `mode_`"""
     def __init__(self,
-        max_iter:int=10, # EM iterations, all of them are run
+        max_iter:int=10, # EM iterations; the result is of all of them, or of as many as keep the two components apart (`n_iter_`)
         alpha_init:tuple=(1,2), # first alphas, noisy then clean
         beta_init:tuple=(2,1), # first betas
         weights_init:tuple=(.5,.5), # first weights
@@ -161,9 +161,9 @@ class BetaMixture(DensityMixin, BaseEstimator):
         binned = self.mode == 'binned' or self.mode == 'auto' and x.size >= 5000
         if binned: x, var, mass = _bin(x, w, self.n_bins, self.clip, self.edge)
         else: x, var, mass = _inside(x, self.clip, self.edge), 0., 1. if w is None else w
-        par = _em(x, var, mass, *self._init(), max_iter=self.max_iter, min_std=self.clip)
+        *par, n_iter = _em(x, var, mass, *self._init(), max_iter=self.max_iter, min_std=self.clip)
         self.mode_ = 'binned' if binned else 'exact'
-        return self._store(*par, n_iter=self.max_iter)
+        return self._store(*par, n_iter)
 
     @classmethod
     def from_params(cls,
