@@ -77,12 +77,13 @@ def temperature(logits, y, w):
     return math.exp(minimize_scalar(loss, bounds=(math.log(.2), math.log(5)), method='bounded').x)
 
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's), similarities of calibrated probabilities (`calibrate=1`: logits are divided by the `temperature` that fits what the epoch before showed and the other network's p(clean))"
-    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, calibrate=0, **kwargs):
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's), weights of a class that looks noisy as a whole raised, all by the same, so that their mean is at least this share of the mean of all (`least=.2`), similarities of calibrated probabilities (`calibrate=1`: logits are divided by the `temperature` that fits what the epoch before showed and the other network's p(clean))"
+    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, calibrate=0, least=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
-        self.both,self.soft,self.ema,self.calibrate = both,soft,ema,calibrate
+        self.both,self.soft,self.ema,self.calibrate,self.least = both,soft,ema,calibrate,least
+        if least and (not self.balance or not swap or smooth or soft): raise ValueError('least goes with balance, and without swap=0, smooth and soft')
         if soft and (not self.normalize or self.base_loss is None): raise ValueError('soft needs normalize=True and a base_loss')
         if calibrate and (judge!='similarity' or soft or self.refit!='record'): raise ValueError("calibrate goes with judge='similarity' and refit='record', and without soft")
 
@@ -114,6 +115,10 @@ class Ablation(ReSup):
         if not self.swap and self.weigh:
             pair.weigh = lambda s, weigh=pair.weigh: weigh(s).flip(0)
             if pair.balance is not None: pair.balance = pair.balance.flip(0)
+        if self.least and self.factors is not None:
+            means,f,y = self.model.clean_by_class,self.factors,self.y.as_subclass(Tensor)
+            add = (self.least*(1-self.model.noise_rate) - f*means).clamp(min=0).nan_to_num(0.)
+            pair.weigh,pair.balance = lambda s, weigh=pair.weigh: weigh(s)*f[:,y] + add[:,y],None
         if self.both and self.weigh: pair.weigh = lambda s, weigh=pair.weigh: weigh(s).prod(0, keepdim=True).expand(2, -1)
         if not self.soft: return
         said = self.said[:,ids].lerp(pair.probs()[1].detach(), .5)
@@ -188,7 +193,7 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema` and `calibrate` are `Ablation`'s, `flip`, `erase`, `cross` and `stop` those of a second callback, `Mirrored`, `arch` and `head` are `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema`, `calibrate` and `least` are `Ablation`'s, `flip`, `erase`, `cross` and `stop` those of a second callback, `Mirrored`, `arch` and `head` are `make_pair`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
     if (o := {k:kwargs.pop(k) for k in ('flip','erase','cross','stop') if k in kwargs}):
@@ -202,7 +207,7 @@ def make_cbs(method):
     if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
-    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema','calibrate'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
+    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema','calibrate','least'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)

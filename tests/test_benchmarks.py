@@ -151,7 +151,7 @@ def test_weights_can_be_those_of_earlier_epochs(tmp_path):
     p,both = fm.weigher(learn.model)(learn.similarities),learn.similarities.isfinite()&old.isfinite()
     assert fm.torch.allclose(cb.memory[both], (.75*p+.25*old)[both], atol=1e-5) and fm.torch.equal(cb.memory.isfinite(), learn.similarities.isfinite()|old.isfinite())
 
-def mixed_pair(tmp_path, method):
+def mixed_pair(tmp_path, method, clean_by_class=None):
     "A pair of seven classes with a mixture, the batch of each step as (ids, pair, labels, loss) and the callback"
     dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
     learn,seen = fm.resup_learner(dls, fm.resnet18, pretrained=False),[]
@@ -161,6 +161,7 @@ def mixed_pair(tmp_path, method):
             if self.training: seen.append((fm.tensor(self.dl.order[self.iter*16:][:len(self.y)]), fm.Pair(*(o.detach() for o in self.pred)), self.y.as_subclass(fm.Tensor), self.loss_grad.item()))
     for i in range(2): learn.model.set_mixture(i, lookup=fm.torch.linspace(.05, .95, 1001)**(i+1), density=fm.torch.ones(2, 1001), hist=fm.torch.ones(50))
     learn.model.noise_rate.fill_(.3)
+    if clean_by_class is not None: learn.model.clean_by_class = clean_by_class
     cb = fm.make_cbs(method)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[cb, Look()])
     return seen,cb
@@ -173,6 +174,19 @@ def test_weights_can_be_a_power_or_what_both_say(args, weights, tmp_path):
         s = pair.similarity(y)
         w = fm.p_clean(s, fm.torch.stack([fm.torch.linspace(.05, .95, 1001)**(i+1) for i in range(2)]))
         assert loss==pytest.approx(fm.resup_loss(pair, y, weights(w), 0., True, base_loss=fm.sce_loss).item(), rel=1e-4)
+
+def test_a_class_that_looks_noisy_as_a_whole_can_keep_a_least_mean_weight(tmp_path):
+    means = fm.torch.full((2,7), .8)
+    means[0,2],means[1,2],means[1,4] = .001,.04,float('nan')     # a factor of 10 at most, sqrt(.7/.04), and a class never seen
+    seen,_ = mixed_pair(tmp_path, 'resup:warmup=0,agreement=0,least=.3', means)
+    f,add = fm.torch.full((2,7), (.7/.8)**.5),fm.torch.zeros(2, 7)
+    f[0,2],f[1,2],f[1,4] = 10,(.7/.04)**.5,1
+    add[0,2],add[1,2] = .3*.7-10*.001,.3*.7-.04*(.7/.04)**.5
+    assert seen and any((y==2).any() for _,_,y,_ in seen)
+    for _,pair,y,loss in seen:
+        w = fm.p_clean(pair.similarity(y), fm.torch.stack([fm.torch.linspace(.05, .95, 1001)**(i+1) for i in range(2)]))
+        assert loss==pytest.approx(fm.resup_loss(pair, y, w*f[:,y]+add[:,y], 0., True, base_loss=fm.sce_loss).item(), rel=1e-4)
+    with pytest.raises(ValueError, match='least goes with balance'): fm.make_cbs('resup:balance=0,least=.3')
 
 def test_suspects_can_have_the_label_that_both_networks_agree_on(tmp_path):
     lookups,other = fm.torch.stack([fm.torch.linspace(.05, .95, 1001)**(i+1) for i in range(2)]),0
