@@ -35,7 +35,9 @@ def read_data(src):
     dest = Path(tempfile.gettempdir())/'fastai_resup-ferplus'
     if not dest.exists():
         with tempfile.TemporaryDirectory(dir=dest.parent) as d:
-            with tarfile.open(src) as f: f.extractall(o := Path(d)/'whole', filter='data')
+            with tarfile.open(src) as f:
+                f.extraction_filter = getattr(tarfile, 'data_filter', None) # Python 3.11.3 and older have none
+                f.extractall(o := Path(d)/'whole')
             try: o.rename(dest)
             except OSError:
                 if not dest.exists(): raise # else another process was first

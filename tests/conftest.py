@@ -37,5 +37,7 @@ def golden(shared):
 def ferplus_root(shared, tmp_path_factory):
     "Real FERPlus images and votes, unpacked"
     dest = tmp_path_factory.mktemp('ferplus')
-    with tarfile.open(shared/'data'/'ferplus.tar.xz') as f: f.extractall(dest, filter='data')
+    with tarfile.open(shared/'data'/'ferplus.tar.xz') as f:
+        f.extraction_filter = getattr(tarfile, 'data_filter', None) # Python 3.11.3 and older have none
+        f.extractall(dest)
     return dest
