@@ -195,11 +195,13 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema`, `calibrate` and `least` are `Ablation`'s, `flip`, `erase`, `cross` and `stop` those of a second callback, `Mirrored`, `arch` and `head` are `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema`, `calibrate` and `least` are `Ablation`'s, `flip`, `erase`, `cross` and `stop` those of a second callback, `Mirrored`, `audit=1` lets a `MixtureRefit` watch a method that has none, so that `LabelAudit` can judge its labels, `arch` and `head` are `make_pair`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
+    rest = lambda: f"{name}:{','.join(f'{k}={v}' for k,v in kwargs.items())}" if kwargs else name
+    if kwargs.pop('audit', 0): return [*L(make_cbs(rest())), MixtureRefit()]
     if (o := {k:kwargs.pop(k) for k in ('flip','erase','cross','stop') if k in kwargs}):
-        return [*L(make_cbs(f"{name}:{','.join(f'{k}={v}' for k,v in kwargs.items())}" if kwargs else name)), Mirrored(**o)]
+        return [*L(make_cbs(rest())), Mirrored(**o)]
     if name=='plain': return None
     if name=='truth': return Truth(**kwargs)
     if name not in ('resup','reference'): return peers[name](**kwargs)
@@ -220,10 +222,10 @@ def logits(learn, dl=None):
     return ordered_pass(learn, lambda pair,y: torch.stack(tuple(pair)).mT, dl).mT
 
 def judged(learn, sim):
-    "p(clean) (2, N) of ReSup's mixtures, what a peer says (2, N) or (N,), or the similarities themselves; and whether it is an estimate of a probability"
-    if (weigh := weigher(learn.model)): return weigh(sim),True
-    said = getattr(learn, 'clean_score', None)
-    return (sim,False) if said is None else (torch.as_tensor(said).expand_as(sim),False)
+    "What a peer says of each label (2, N) or (N,), p(clean) (2, N) where mixtures were fitted, or the similarities themselves; and whether it is an estimate of a probability"
+    weigh,said = weigher(learn.model),getattr(learn, 'clean_score', None)
+    if said is not None: return torch.as_tensor(said).expand_as(sim),False
+    return (sim,False) if weigh is None else (weigh(sim),True)
 
 def score(learn):
     "Everything a row needs, after the last epoch: accuracies on the validation images, and how the training labels were judged"

@@ -169,7 +169,7 @@ class MixtureRefit(Callback):
     def before_train(self):
         "Start to record, or catch up with a fit where the networks are trained and have no mixture yet"
         if hasattr(self.learn, 'lr_finder'): return
-        mixed = any(isinstance(cb, MixHandler) for cb in self.learn.cbs) # mixed images have no label of their own
+        mixed = any(isinstance(cb, MixHandler) or getattr(cb, 'mixes', False) for cb in self.learn.cbs) # mixed images have no label of their own
         self.record = _Record(self.dl) if self.refit=='record' and not mixed else None
         model = get_model(self.model)
         if model.epochs.sum()>0 and not model.has_mixture: self.fit_mixtures(*self.show_all())

@@ -25,7 +25,7 @@ from fastai.basics import *
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler, MixUp
 from sklearn.mixture import GaussianMixture
-from .callbacks import LossReweight, MixtureRefit, check_paired, keep_order, ordered_pass
+from .callbacks import LossReweight, check_paired, keep_order, ordered_pass
 from .losses import cosine_to_label, gce_loss, is_soft, onehot, sce_loss
 from .mixture import BetaMixture, DegenerateMixtureError, clean_lookup, p_clean
 
@@ -47,9 +47,9 @@ class Peer(Callback):
 
     A subclass defines `net_loss` (or `batch_loss`), and what it needs of `start_epoch`, `start_batch` and `scores`. Epochs of `lr_find` train by plain cross entropy
     and leave no trace. `cost` says how often a training image goes through each network: `train` forward and backward in a batch, `guess` forward only in a batch, `passes` forward only once an epoch;
-    `end` passes follow the last epoch. Raises `TypeError` without two networks or on soft labels that a method can't use, `ValueError` beside another method or a mixing callback."""
+    `end` passes follow the last epoch. A method that `mixes` shows networks images or features that have no label of their own, so that a `MixtureRefit` beside it looks at all images after each epoch. Raises `TypeError` without two networks or on soft labels that a method can't use, `ValueError` beside another method or a mixing callback."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
-    soft,mixable = False,False # Does it take soft labels? Does its loss allow fastai's `MixUp`?
+    soft,mixable,mixes = False,False,False # Does it take soft labels? Does its loss allow fastai's `MixUp`? Does it mix images or features itself?
     cost = dict(train=1, guess=0, passes=0, end=0)
     _learn,active,trained = None,False,False
 
@@ -74,7 +74,7 @@ class Peer(Callback):
         if self.learn.loss_func.label_smoothing or self.learn.loss_func.weight is not None:
             raise ValueError(f'{name} has a loss of its own, in which the label smoothing and class weights of `ReSupLoss` have no place: make the learner without them.')
         for cb in self.learn.cbs:
-            if cb is not self and isinstance(cb, (Peer, MixtureRefit, LossReweight)):
+            if cb is not self and isinstance(cb, (Peer, LossReweight)):
                 raise ValueError(f'{name} and {type(cb).__name__} would each set the loss of the pair: train with one of them.')
             if isinstance(cb, MixHandler) and not self.mixable:
                 raise ValueError(f'{name} judges the label of each image, and {type(cb).__name__} mixes images: leave {type(cb).__name__} out.')
@@ -352,6 +352,7 @@ class LossMixture:
 # %% ../nbs/17_peers.ipynb #00000065
 class MCorrection(Peer):
     "M-correction (Arazo et al., ICML 2019): MixUp, a Beta mixture on the losses, and labels replaced in part by the network's own opinion; `mixtures` holds a `LossMixture` per network"
+    mixes = True
     cost = dict(train=1, guess=1, passes=1, end=1)
     def __init__(self,
         alpha:float=32.,       # MixUp: blends are drawn from Beta(alpha, alpha)
@@ -461,6 +462,7 @@ class DivideMix(Peer):
     """DivideMix (Li et al., ICLR 2020): co-divide by Gaussian mixtures on the losses, co-refinement, co-guessing and MixMatch.
 
     `w` (2, N) is each network's p(label is right), `kept` the share of labels that each network keeps, a pair per epoch."""
+    mixes = True
     cost = dict(train=2, guess=2, passes=1, end=1)
     def __init__(self,
         warmup:float=10/300,  # Share of the training by plain cross entropy, at least one epoch
@@ -668,6 +670,7 @@ def mix_by_uncertainty(
 # %% ../nbs/17_peers.ipynb #0000007d
 class RUL(HeadedPeer):
     "Relative uncertainty learning (Zhang et al., NeurIPS 2021): features mixed by their uncertainty, a loss for both labels"
+    mixes = True
     cost = dict(Peer.cost, end=1)
 
     def make_head(self, width): return nn.Sequential(nn.Linear(width, 64), nn.BatchNorm1d(64))

@@ -93,6 +93,21 @@ def test_what_eac_adds_can_be_added_to_any_method(tmp_path):
     assert fm.torch.allclose(eac, trained('plain:head=linear,erase=1,flip=2'), atol=1e-6)
     for other in ('plain:head=linear,erase=1,flip=1', 'plain:head=linear,flip=2', 'plain:head=linear,erase=1,flip=2,cross=1', 'plain:head=linear,erase=1,flip=2,stop=1'): assert not fm.torch.allclose(eac, trained(other), atol=1e-4)
 
+def test_a_mixture_can_watch_any_method(tmp_path):
+    path = fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False)
+    def trained(method):
+        fm.set_seed(0, reproducible=True)
+        learn = fm.make_pair(fm.FERDataLoaders.from_folder(path, bs=16, img_size=32, noise=.3, seed=0, num_workers=0), method)
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3, cbs=fm.make_cbs(method))
+        return learn
+    for method in ('plain:head=linear','elr:head=linear,lam=2'):
+        alone,watched = trained(method),trained(method+',audit=1')
+        assert all(map(fm.torch.equal, alone.model.nets.state_dict().values(), watched.model.nets.state_dict().values()))
+        a,b = fm.score(alone),fm.score(watched)
+        assert np.isnan(a['auroc_audit']) and b['auroc_audit']==fm.auroc(watched.dls.train_targs==watched.dls.true_targs, fm.LabelAudit.from_learner(watched).df.p_clean)
+        assert a['auroc_similarity']==b['auroc_similarity']
+        assert method.startswith('plain') or a['auroc']==b['auroc']             # ELR's own score stays what it is scored by
+
 def test_truth_learns_from_right_labels_alone():
     cb = fm.make_cbs('truth')
     cb.right,z,y = fm.tensor([1.,0,1,0]),fm.tensor([[2.,0],[2,0],[0,2],[2,0]]),fm.tensor([0,1,1,1])

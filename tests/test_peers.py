@@ -15,7 +15,8 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastcore.foundation import L
 
-from fastai_resup.callbacks import ReSup, auroc, ordered_pass
+from fastai_resup.audit import LabelAudit
+from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, auroc, ordered_pass
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.losses import ReSupLoss, Pair, gce_loss, onehot, sce_loss
@@ -354,7 +355,24 @@ def test_peers_and_resup_after_each_other(learn):
     learn.fit(1, cbs=ReSup())
     assert len(learn.refits)==3 and learn.clean_score.shape==(2,84)
 
+@pytest.mark.parametrize('name', peers)
+def test_wrong_labels_can_be_listed_after_any_method(faces, name):
+    def trained(*cbs):
+        learn = make_learn(faces)
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-2, cbs=[peers[name](), *cbs])
+        return learn
+    alone,watched = trained(),trained(watch := MixtureRefit())
+    assert all(map(torch.equal, alone.model.nets.state_dict().values(), watched.model.nets.state_dict().values()))
+    by_pass = name in ('mixup','m_correction','dividemix','rul')               # whose training images have no label of their own
+    assert watch.record is None and len(watched.refits)==2
+    sims = ordered_pass(watched, lambda pair,y: pair.similarity(y))
+    assert torch.allclose(watched.similarities, sims)==by_pass                 # else they are those seen while training
+    df = LabelAudit.from_learner(watched).df
+    assert len(df)==84 and df.p_clean.between(0, 1).all() and df.p_clean.nunique()>10
+    assert getattr(alone, 'clean_score', None) is None or torch.equal(alone.clean_score, watched.clean_score)
+
 def test_what_cannot_work_says_so(learn):
+    with pytest.raises(ValueError, match='GCE and LossReweight would each set the loss'): learn.fit(1, cbs=[GCE(), MixtureRefit(), LossReweight()])
     with pytest.raises(ValueError, match='ELR and ReSup would each set the loss'): learn.fit(1, cbs=[ELR(), ReSup()])
     learn.loss_func = ReSupLoss(label_smoothing=.1)
     with pytest.raises(ValueError, match='a loss of its own'): learn.fit(1, cbs=ELR())
