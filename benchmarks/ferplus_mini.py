@@ -10,7 +10,7 @@
 `ferplus_mini.csv` beside this file fixes images and noise: 5,000 training images of FERPlus, 3,000 `dev` images to choose on, and 2,846 `valid` images for final results.
 Noise `sym30` is its column `sym30_s<seed>`: exactly 30 % of the labels replaced by another class at random; other rates (`sym10`) and `pair30` (each class taken for the
 next) are drawn by `symmetric_noise` and `pair_noise` with the run's seed; `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with
-seeds 0 to 2 is for the grid. Every run: EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`), the figures of
+seeds 0 to 2 is for the grid. Every run: EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`, or that with other arguments, `--schedule fine_tune:lr_mult=2`), the figures of
 the LAST epoch. A run is one process and one row of `--out`, written when it is finished and not run again unless `--again` is given."""
 import argparse, ast, math, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, threading, time
 from pathlib import Path
@@ -188,7 +188,7 @@ class Mirrored(Callback):
         self.learn.loss_grad = self.loss_grad + self.flip*loss
 
 def parse(method):
-    "Name and arguments of 'resup:refit=pass,warmup=2'; `arch` and `head` are in none of the callbacks', see `make_pair`"
+    "Name and arguments of a method or schedule, 'resup:refit=pass,warmup=2'; `arch` and `head` are in none of the callbacks', see `make_pair`"
     name,_,args = method.partition(':')
     return name,{k:_literal(v) for k,v in (o.split('=') for o in args.split(','))} if args else {}
 
@@ -276,13 +276,19 @@ def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None):
     speed_up_cpu(learn.model)
     cbs,start = make_cbs(method),time.perf_counter()
     with learn.no_bar():
-        if schedule=='fine_tune': learn.fine_tune(epochs, cbs=cbs)
+        fit,kwargs = parse(schedule)
+        if fit=='fine_tune': learn.fine_tune(epochs, cbs=cbs, **kwargs)
         else:
             learn.unfreeze()
-            getattr(learn, schedule)(epochs, 1e-3, cbs=cbs)
+            getattr(learn, fit)(epochs, 1e-3, cbs=cbs, **kwargs)
     res = dict(train_s=time.perf_counter()-start, peak_mb=peak_mb(), **score(learn))
     if keep: keep_outputs(learn, keep)
     return {**res, 'acc_ensemble_last5':statistics.fmean(float(o[2]) for o in learn.recorder.values[-5:])}
+
+def schedule(s):
+    "`s`, if it names one of the schedules"
+    if parse(s)[0] not in ('fit_one_cycle','fine_tune','fit'): raise argparse.ArgumentTypeError(f'{s}: a schedule is fit_one_cycle, fine_tune or fit')
+    return s
 
 def _end_with(parent):
     parent.join()
@@ -321,7 +327,7 @@ def main():
     p.add_argument('--data', default='../shared/data/ferplus.tar.xz', help='FERPlus: the folder with FER2013Train and FER2013Valid, or an archive of it')
     p.add_argument('--methods', nargs='+', help='default: those of the grid')
     p.add_argument('--seeds', nargs='+', type=int, help='default: those of the grid, with --methods 10 11 12')
-    p.add_argument('--schedule', default='fit_one_cycle', choices=['fit_one_cycle','fine_tune','fit'])
+    p.add_argument('--schedule', default='fit_one_cycle', type=schedule, help="'fit_one_cycle', 'fine_tune' or 'fit', with arguments as methods have them, 'fine_tune:lr_mult=2'; default: fit_one_cycle")
     p.add_argument('--epochs', type=int, default=None, help='default: 8, or 7 after the frozen one for fine_tune')
     p.add_argument('--split', choices=['dev','valid'], help='default: valid for the grid, dev with --methods')
     p.add_argument('--noise', nargs='+', help="'clean', 'sym<percent>', 'pair<percent>'; default: those of the grid, with --methods sym30")
@@ -336,7 +342,7 @@ def main():
     if a.table: print(tables(read_runs(a.out)))
     if a.plot: print(*plots(read_runs(a.out), a.plot), sep='\n')
     if a.table or a.plot: return
-    epochs = a.epochs or (3 if a.short else 7 if a.schedule=='fine_tune' else 8)
+    epochs = a.epochs or (3 if a.short else 7 if parse(a.schedule)[0]=='fine_tune' else 8)
     if a.short:
         a.methods,a.out = a.methods or ['plain','resup','reference'],Path(tempfile.mkdtemp())/'short.csv'
     runs = read_runs(a.out)

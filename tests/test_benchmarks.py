@@ -283,6 +283,15 @@ def test_the_posterior_can_be_taken_as_it_is():
     p = fm.make_cbs('resup:monotone=0').lookup(est)
     assert np.allclose(p, est.predict_proba(u)[:,1]) and p[0]<.1<.9<p[-2]
 
+def test_a_schedule_can_have_arguments(ferplus_root):
+    kwargs = dict(noise='sym30', seed=10, split='dev', epochs=1, n=128)
+    plain,slow,same = (fm.run(ferplus_root, 'plain:head=linear', schedule=o, **kwargs) for o in ('fine_tune','fine_tune:lr_mult=2','fine_tune:lr_mult=100'))
+    assert same['auroc']==plain['auroc']!=slow['auroc']
+    o = call('--data', ferplus_root, '--dry-run', '--methods', 'plain', '--seeds', 99, '--schedule', 'fine_tune:lr_mult=2')
+    assert o.returncode==0 and 'plain fine_tune:lr_mult=2 7 sym30 99 dev' in o.stdout
+    o = call('--data', ferplus_root, '--methods', 'plain', '--schedule', 'cosine')
+    assert o.returncode==2 and 'cosine: a schedule is fit_one_cycle, fine_tune or fit' in o.stderr
+
 def test_the_base_loss_goes_by_its_name():
     assert [fm.make_cbs(f'resup:base_loss={o}').base_loss for o in ('ce','gce','sce')]==[None, fm.gce_loss, fm.sce_loss]
     z,y = fm.torch.tensor([[0.,0.]]),fm.tensor([0])
