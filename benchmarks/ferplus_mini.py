@@ -85,7 +85,7 @@ class Ablation(ReSup):
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
         self.both,self.soft,self.ema,self.calibrate,self.least = both,soft,ema,calibrate,least
-        if least and (not self.balance or not swap or smooth or soft): raise ValueError('least goes with balance, and without swap=0, smooth and soft')
+        if least and (self.balance==0 or not swap or smooth or soft): raise ValueError('least goes with balance, and without swap=0, smooth and soft')
         if soft and (not self.normalize or self.base_loss is None): raise ValueError('soft needs normalize=True and a base_loss')
         if calibrate and (judge!='similarity' or soft or self.refit!='record'): raise ValueError("calibrate goes with judge='similarity' and refit='record', and without soft")
 
@@ -247,9 +247,9 @@ def score(learn):
     return {**res, 'auroc_class_alone':auroc(right, share[given.numpy()]), 'noise_rate':(1-p.mean()).item() if is_prob else float('nan'), 'weight_by_class':by_class}
 
 def keep_outputs(learn, f):
-    "What the networks say, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true training ids, p(clean) (2, N) and the similarities of the last three refits (3, 2, N)"
+    "What the networks say, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true training ids, p(clean) (2, N) the similarities of the last three refits (3, 2, N) and the estimated noise rate of every refit (n_epochs,)"
     dls,z,weigh = learn.dls,logits(learn),weigher(learn.model)
-    p = {} if weigh is None else dict(p_clean=weigh(similarity(z, dls.train_targs)), recent=torch.stack([s for s,_ in learn.recent_similarities]))
+    p = {} if weigh is None else dict(p_clean=weigh(similarity(z, dls.train_targs)), recent=torch.stack([s for s,_ in learn.recent_similarities]), noise_rates=[o['noise_rate'] for o in learn.refits])
     true_valid = [dls.vocab.o2i[o.label] for o in dls.valid_ds.items]
     arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_valid, **p)
     np.savez_compressed(f, **{k:np.asarray(v) for k,v in arrays.items()})
