@@ -79,12 +79,12 @@ def temperature(logits, y, w):
     return math.exp(minimize_scalar(loss, bounds=(math.log(.2), math.log(5)), method='bounded').x)
 
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's), weights of a class that looks noisy as a whole raised, all by the same, so that their mean is at least this share of the mean of all (`least=.2`), similarities of calibrated probabilities (`calibrate=1`: logits are divided by the `temperature` that fits what the epoch before showed and the other network's p(clean))"
-    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, calibrate=0, least=0, **kwargs):
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's), weights of a class that looks noisy as a whole raised, all by the same, so that their mean is at least this share of the mean of all (`least=.2`), a `power` of the weights of this times the estimated noise rate, at most 1 (`ease=4`), similarities of calibrated probabilities (`calibrate=1`: logits are divided by the `temperature` that fits what the epoch before showed and the other network's p(clean))"
+    def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, calibrate=0, least=0, ease=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
-        self.both,self.soft,self.ema,self.calibrate,self.least = both,soft,ema,calibrate,least
+        self.both,self.soft,self.ema,self.calibrate,self.least,self.ease = both,soft,ema,calibrate,least,ease
         if least and (self.balance==0 or not swap or smooth or soft): raise ValueError('least goes with balance, and without swap=0, smooth and soft')
         if soft and (not self.normalize or self.base_loss is None): raise ValueError('soft needs normalize=True and a base_loss')
         if calibrate and (judge!='similarity' or soft or self.refit!='record'): raise ValueError("calibrate goes with judge='similarity' and refit='record', and without soft")
@@ -96,6 +96,11 @@ class Ablation(ReSup):
         if self.judge=='loss': self.learn.judge = given_prob
         if self.ema: self.mean = AveragedModel(self.model.nets, multi_avg_fn=get_ema_multi_avg_fn(self.ema), use_buffers=True)
         if self.mirror: self.hook = self.model.nets[1].register_forward_pre_hook(lambda net,inp: (inp[0].flip(-1),) if net.training else None)
+
+    def before_train(self):
+        rate = self.model.noise_rate.item()
+        if self.ease: self.power = min(1., self.ease*rate) if rate==rate else 1.
+        super().before_train()
 
     def after_step(self):
         if self.ema: self.mean.update_parameters(self.model.nets)
@@ -195,7 +200,7 @@ def parse(method):
 def make_cbs(method):
     """The callback of a method, by its name and arguments: 'plain' (None), 'resup', 'reference', 'truth', 'resup:refit=pass,warmup=2', or a peer, 'elr:beta=.9'
 
-    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema`, `calibrate` and `least` are `Ablation`'s, `flip`, `erase`, `cross` and `stop` those of a second callback, `Mirrored`, `audit=1` lets a `MixtureRefit` watch a method that has none, so that `LabelAudit` can judge its labels, `arch` and `head` are `make_pair`'s."""
+    `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the number that belongs to the last two, `max_iter` is the mixture's, `rise` the lookup's, `monotone=0` takes the posterior as it is, `estimator=gaussian` is scikit-learn's mixture; `swap`, `judge`, `mirror`, `smooth`, `both`, `soft`, `ema`, `calibrate`, `least` and `ease` are `Ablation`'s, `flip`, `erase`, `cross` and `stop` those of a second callback, `Mirrored`, `audit=1` lets a `MixtureRefit` watch a method that has none, so that `LabelAudit` can judge its labels, `arch` and `head` are `make_pair`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
     rest = lambda: f"{name}:{','.join(f'{k}={v}' for k,v in kwargs.items())}" if kwargs else name
@@ -211,7 +216,7 @@ def make_cbs(method):
     if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
-    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema','calibrate','least'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
+    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema','calibrate','least','ease'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)
