@@ -1,8 +1,8 @@
 """Who finds the wrong labels first: `LabelAudit`, cleanlab on the same predictions, or the small loss?
 
-    python benchmarks/ferplus_mini.py --methods resup --seeds 12 --keep kept     # trains, and keeps what the networks say of the training images
-    python benchmarks/audit.py kept/resup-*.npz                                  # one table
-    python benchmarks/audit.py --train --seeds 12                                # both in one
+    python benchmarks/ferplus_mini.py --methods resup:head=linear --seeds 12 --keep kept     # trains, and keeps what the networks say of the training images
+    python benchmarks/audit.py kept/resup*.npz                                               # one table
+    python benchmarks/audit.py --train --seeds 12                                            # both in one
 
 Every ranking sees the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini, of whose labels 30 % are wrong. `LabelAudit` also uses
 the similarities that `ReSup` recorded in the last three epochs, as it does for users; the row 'without its last epochs' leaves them out.
@@ -53,7 +53,7 @@ def train(seeds, data, folder):
     "Train ReSup on FERPlus-mini as `ferplus_mini.py` does, and keep the outputs in `folder`"
     from ferplus_mini import read_data, run
     files = [folder/f'resup-{s}.npz' for s in seeds]
-    for f,s in zip(files, seeds): run(read_data(data), 'resup', 'fit_one_cycle', s, 'dev', 'sym30', 8, f)
+    for f,s in zip(files, seeds): run(read_data(data), 'resup:head=linear', 'fit_one_cycle', s, 'dev', 'sym30', 8, f)
     return files
 
 def main():

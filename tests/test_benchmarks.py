@@ -181,7 +181,7 @@ def mixed_pair(tmp_path, method, clean_by_class=None):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[cb, Look()])
     return seen,cb
 
-@pytest.mark.parametrize('args,weights', [('power=2', lambda w: w**2), ('both=1', lambda w: w.prod(0).repeat(2, 1))])
+@pytest.mark.parametrize('args,weights', [('power=2', lambda w: w**2), ('both=1', lambda w: w.prod(0).repeat(2, 1)), ('ease=2', lambda w: w**.6)])
 def test_weights_can_be_a_power_or_what_both_say(args, weights, tmp_path):
     seen,_ = mixed_pair(tmp_path, f'resup:warmup=0,balance=0,agreement=0,{args}')
     assert seen
