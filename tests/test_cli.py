@@ -92,6 +92,17 @@ def test_both_pairs_begin_alike_and_see_the_same(faces):
     a,b = [cli.train_pair(dls, 'resnet18', 1, cbs, seed=3, pretrained=False)[1].train_loss[0] for cbs in (None, ReSup(base_loss=None))]
     assert a==pytest.approx(b, rel=1e-4)
 
+@pytest.mark.parametrize('args,lr_mult', [((), 2), (('--lr-mult',100), 100)])
+def test_bodies_learn_as_fast_as_they_are_told(args, lr_mult, faces, tmp_path, monkeypatch, capsys):
+    rates = []
+    class Rates(ReSup):
+        def after_fit(self): rates.append(self.opt.hypers[-1]['lr']/self.opt.hypers[0]['lr'])
+    monkeypatch.setattr(cli, 'ReSup', Rates)
+    code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--arch', 'tf_efficientnet_lite0',
+                             '--weights', 'lite0', '--img-size', 32, '--epochs', 1, *args)
+    assert code==0, err
+    assert rates[-1]==pytest.approx(lr_mult)
+
 def test_refuses_to_overwrite_before_training(trained, faces, monkeypatch, capsys):
     out = trained[0]
     monkeypatch.setattr(cli, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
@@ -127,7 +138,7 @@ def test_failed_download_says_what_else_there_is(faces, tmp_path, monkeypatch, c
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out')
     assert code==1 and 'resnet18' in err and '--weights none' in err and list(tmp_path.iterdir())==[]
 
-@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'), (('--head','big'),'--head'),
+@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'), (('--head','big'),'--head'), (('--lr-mult',.5),'--lr-mult'),
                                         (('--epochs','x'),'--epochs'), (('--nonsense',1),'--nonsense')])
 def test_usage_errors(args, named, faces, tmp_path, monkeypatch, capsys):
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', *args)
