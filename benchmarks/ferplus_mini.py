@@ -79,13 +79,15 @@ def temperature(logits, y, w):
     return math.exp(minimize_scalar(loss, bounds=(math.log(.2), math.log(5)), method='bounded').x)
 
 class Ablation(ReSup):
-    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's), weights of a class that looks noisy as a whole raised, all by the same, so that their mean is at least this share of the mean of all (`least=.2`), a `power` of the weights of this times the estimated noise rate, at most 1 (`ease=4`), similarities of calibrated probabilities (`calibrate=1`: logits are divided by the `temperature` that fits what the epoch before showed and the other network's p(clean))"
+    "`ReSup` with a part exchanged: weights by each network's own opinion (`swap=0`), mixtures of what the loss says in place of the similarity (`judge=loss`), mirrored images for network 1 (`mirror=1`), weights that are in part those of earlier epochs (`smooth=.5`), weights by what both networks say (`both=1`: p(clean) of one times that of the other), labels that both networks agree on against the given one, as a second target beside it (`soft=1`: with the weight that it lacks, times the label's probability), networks that end as the running mean of what they were after each step (`ema=.99`: a hundredth of the mean is replaced by each step's), weights of a class that looks noisy as a whole raised, all by the same, so that their mean is at least this share of the mean of all (`least=.2`), a `power` of the weights of this times the estimated noise rate, at most 1 (`ease=4`), a `balance` of 1 less twice that rate, at least .5 (`balance=None`), similarities of calibrated probabilities (`calibrate=1`: logits are divided by the `temperature` that fits what the epoch before showed and the other network's p(clean))"
     def __init__(self, swap=1, judge='similarity', mirror=0, smooth=0, both=0, soft=0, ema=0, calibrate=0, least=0, ease=0, **kwargs):
+        self.by_rate = kwargs.get('balance', 0) is None
+        if self.by_rate: kwargs['balance'] = .5
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
         self.swap,self.judge,self.mirror,self.smooth,self.memory = swap,judge,mirror,smooth,None
         self.both,self.soft,self.ema,self.calibrate,self.least,self.ease = both,soft,ema,calibrate,least,ease
-        if least and (self.balance==0 or not swap or smooth or soft): raise ValueError('least goes with balance, and without swap=0, smooth and soft')
+        if least and (not self.balance or not swap or smooth or soft): raise ValueError('least goes with balance, and without swap=0, smooth and soft')
         if soft and (not self.normalize or self.base_loss is None): raise ValueError('soft needs normalize=True and a base_loss')
         if calibrate and (judge!='similarity' or soft or self.refit!='record'): raise ValueError("calibrate goes with judge='similarity' and refit='record', and without soft")
 
@@ -100,6 +102,7 @@ class Ablation(ReSup):
     def before_train(self):
         rate = self.model.noise_rate.item()
         if self.ease: self.power = min(1., self.ease*rate) if rate==rate else 1.
+        if self.by_rate: self.balance = max(.5, 1-2*rate)
         super().before_train()
 
     def after_step(self):
@@ -216,7 +219,7 @@ def make_cbs(method):
     if (o := {k:kwargs.pop(k) for k in ('alpha','q') if k in kwargs}): kwargs['base_loss'] = partial(kwargs['base_loss'], **o)
     if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
     if not kwargs.pop('monotone', 1): kwargs['lookup'] = lambda est: est.predict_proba(np.linspace(0, 1, 1001)[:,None])[:,np.argmax(est.means_)]
-    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema','calibrate','least','ease'}&set(kwargs) else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
+    return (Ablation if {'swap','judge','mirror','smooth','both','soft','ema','calibrate','least','ease'}&set(kwargs) or kwargs.get('balance', 0) is None else ReSup)(preset='reference' if name=='reference' else None, **kwargs)
 
 def _literal(v):
     try: return ast.literal_eval(v)

@@ -166,7 +166,7 @@ def test_weights_can_be_those_of_earlier_epochs(tmp_path):
     p,both = fm.weigher(learn.model)(learn.similarities),learn.similarities.isfinite()&old.isfinite()
     assert fm.torch.allclose(cb.memory[both], (.75*p+.25*old)[both], atol=1e-5) and fm.torch.equal(cb.memory.isfinite(), learn.similarities.isfinite()|old.isfinite())
 
-def mixed_pair(tmp_path, method, clean_by_class=None):
+def mixed_pair(tmp_path, method, clean_by_class=None, noise_rate=.3):
     "A pair of seven classes with a mixture, the batch of each step as (ids, pair, labels, loss) and the callback"
     dls = fm.FERDataLoaders.from_folder(fm.make_faces(tmp_path/'faces', 70, 35, 32, progress=False), bs=16, img_size=32, noise=.3, seed=0, num_workers=0)
     learn,seen = fm.resup_learner(dls, fm.resnet18, pretrained=False),[]
@@ -175,7 +175,7 @@ def mixed_pair(tmp_path, method, clean_by_class=None):
         def after_loss(self):
             if self.training: seen.append((fm.tensor(self.dl.order[self.iter*16:][:len(self.y)]), fm.Pair(*(o.detach() for o in self.pred)), self.y.as_subclass(fm.Tensor), self.loss_grad.item()))
     for i in range(2): learn.model.set_mixture(i, lookup=fm.torch.linspace(.05, .95, 1001)**(i+1), density=fm.torch.ones(2, 1001), hist=fm.torch.ones(50))
-    learn.model.noise_rate.fill_(.3)
+    learn.model.noise_rate.fill_(noise_rate)
     if clean_by_class is not None: learn.model.clean_by_class = clean_by_class
     cb = fm.make_cbs(method)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[cb, Look()])
@@ -202,6 +202,12 @@ def test_a_class_that_looks_noisy_as_a_whole_can_keep_a_least_mean_weight(tmp_pa
         w = fm.p_clean(pair.similarity(y), fm.torch.stack([fm.torch.linspace(.05, .95, 1001)**(i+1) for i in range(2)]))
         assert loss==pytest.approx(fm.resup_loss(pair, y, w*f[:,y]+add[:,y], 0., True, base_loss=fm.sce_loss).item(), rel=1e-4)
     with pytest.raises(ValueError, match='least goes with balance'): fm.make_cbs('resup:balance=0,least=.3')
+
+@pytest.mark.parametrize('rate,power', [(.05,.9), (.2,.6), (.3,.5)])
+def test_classes_can_be_balanced_the_more_the_fewer_labels_are_wrong(rate, power, tmp_path):
+    means = fm.torch.linspace(.2, .9, 14).view(2, 7)
+    seen,cb = mixed_pair(tmp_path, 'resup:warmup=0,balance=None', means, rate)
+    fm.torch.testing.assert_close(cb.factors, fm.balance_factors(means, fm.tensor(1-rate), power))
 
 def test_suspects_can_have_the_label_that_both_networks_agree_on(tmp_path):
     lookups,other = fm.torch.stack([fm.torch.linspace(.05, .95, 1001)**(i+1) for i in range(2)]),0

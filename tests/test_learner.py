@@ -276,20 +276,6 @@ def test_classes_that_look_noisy_as_a_whole_get_weight_back(learn):
     f = balance_factors(m.clean_by_class, 1-m.noise_rate, .5)
     assert f.shape==(2,7) and (f[0].argmax()==m.clean_by_class[0].argmin()) and f.max()>1>f.min()
 
-@pytest.mark.parametrize('rate,power', [(.05,.9), (.2,.6), (.25,.5), (.4,.5)])
-def test_the_fewer_labels_are_wrong_the_more_classes_are_balanced(learn, rate, power):
-    learn.fit(2, cbs=ReSup())
-    m,cb = learn.model,ReSup(balance=None)
-    m.noise_rate.fill_(rate)
-    want = [balance_factors(m.clean_by_class, 1-m.noise_rate, o) for o in (power, power+.05)]
-    class See(Callback):
-        order = 40
-        def before_batch(self):
-            if self.training: self.seen = cb.factors.clone()
-    learn.fit(1, lr=0., cbs=[cb, see := See()])
-    torch.testing.assert_close(see.seen, want[0])
-    assert not torch.allclose(see.seen, want[1])
-
 def test_balance_reaches_the_loss(learn):
     "The loss of a weighted batch is that of weights times factors, and reference has none"
     seen = []
