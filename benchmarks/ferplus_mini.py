@@ -231,7 +231,7 @@ def logits(learn, dl=None):
 
 def judged(learn, sim):
     "What a peer says of each label (2, N) or (N,), p(clean) (2, N) where mixtures were fitted, or the similarities themselves; and whether it is an estimate of a probability"
-    weigh,said = weigher(learn.model),getattr(learn, 'clean_score', None)
+    weigh,said = weigher(learn.model, exact=True),getattr(learn, 'clean_score', None)
     if said is not None: return torch.as_tensor(said).expand_as(sim),False
     return (sim,False) if weigh is None else (weigh(sim),True)
 
@@ -256,7 +256,7 @@ def score(learn):
 
 def keep_outputs(learn, f):
     "What the networks say, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true training ids, p(clean) (2, N) the similarities of the last three refits (3, 2, N) and the estimated noise rate of every refit (n_epochs,)"
-    dls,z,weigh = learn.dls,logits(learn),weigher(learn.model)
+    dls,z,weigh = learn.dls,logits(learn),weigher(learn.model, exact=True)
     p = {} if weigh is None else dict(p_clean=weigh(similarity(z, dls.train_targs)), recent=torch.stack([s for s,_ in learn.recent_similarities]), noise_rates=[o['noise_rate'] for o in learn.refits])
     true_valid = [dls.vocab.o2i[o.label] for o in dls.valid_ds.items]
     arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_valid, **p)

@@ -154,11 +154,11 @@ class LabelAudit:
 
         Raises ValueError where the model has no mixture or the learner no images, and TypeError for a learner without two networks."""
         check_paired(learn, cls.__name__)
-        weigh = weigher(get_model(learn.model))
+        weigh = weigher(get_model(learn.model), exact=True)
         if weigh is None: raise ValueError("The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.")
         df,probs,vocab = _ask(learn, cls.__name__)
         kept = [o for o in getattr(learn, 'p_clean_history', []) if len(o)==len(df)]
-        res = cls.from_opinions(df, weigh(_similarities(df)).double().numpy(), vocab, probs, np.stack(kept, 1) if kept else None,
+        res = cls.from_opinions(df, weigh(_similarities(df)).numpy(), vocab, probs, np.stack(kept, 1) if kept else None,
                                 earlier=_earlier(learn, _ids(df['label'], vocab)))
         return res if votes is None else res.add_votes(votes)
 
@@ -587,7 +587,7 @@ def fit_p_clean(
     "p(clean) by a mixture per network that is fitted to these similarities; raises `DegenerateMixtureError` where there are no two components to find"
     estimator = BetaMixture(max_iter=100) if estimator is None else estimator
     tables = torch.stack([clean_lookup(clone(estimator).fit(s[:,None])) for s in sims])
-    return p_clean(torch.tensor(sims, dtype=torch.float32), tables).double().numpy()
+    return p_clean(torch.tensor(sims, dtype=torch.float32), tables.double()).numpy()
 
 # %% ../nbs/08_audit.ipynb #00000055
 @patch(cls_method=True)

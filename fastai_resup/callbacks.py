@@ -77,10 +77,12 @@ def keep_order(
 # %% ../nbs/06_callbacks.ipynb #0000000b
 def weigher(
     model:PairedModel, # A model with a mixture
+    exact:bool=False,  # In float64, on the CPU? In float32 many of the cleanest labels share one p(clean), which rankings don't want
 ):                     # Function from similarities (2, B) to p(clean) (2, B)
     "How `model` turns similarities into weights; None where it has no mixture"
     if not model.has_mixture: return None
-    return partial(p_clean, lookup=model.lookup.clamp(1e-4, 1-1e-4), interpolate=bool(model.interpolate), clip=None)
+    lookup = model.lookup.cpu().double() if exact else model.lookup
+    return partial(p_clean, lookup=lookup.clamp(1e-4, 1-1e-4), interpolate=bool(model.interpolate), clip=None)
 
 # %% ../nbs/06_callbacks.ipynb #0000000c
 class _Record:

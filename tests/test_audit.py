@@ -365,6 +365,19 @@ def test_a_folder_of_folds_belongs_to_its_data(faces, tmp_path):
     (tmp_path/'f'/'fold_1.npy').write_bytes(b'half')
     with pytest.raises(ValueError, match='fold_1.npy'): cross(make(noise=.2, seed=0))
 
+def test_sure_labels_have_an_order_too(faces):
+    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+    learn = pair(dls, mixture=False)
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-2, cbs=ReSup())
+    sims = torch.linspace(.99, .9999, 2000).repeat(2, 1)
+    for i in range(2): learn.model.lookup[i] = clean_lookup(BetaMixture().fit(np.r_[np.random.default_rng(i).beta(2, 8, 300), np.random.default_rng(i).beta(80, 2, 700)][:,None]))
+    exact,single = weigher(learn.model, exact=True)(sims),weigher(learn.model)(sims)
+    assert (exact.diff(dim=1)>0).all() and (single.diff(dim=1)==0).any()
+    torch.testing.assert_close(exact.float(), single, atol=1e-6, rtol=0)
+    df = LabelAudit.from_learner(learn).df
+    want = weigher(learn.model, exact=True)(torch.tensor(df[['similarity_0','similarity_1']].to_numpy().T, dtype=torch.float32))
+    np.testing.assert_array_equal(df[['p_clean_0','p_clean_1']].to_numpy().T, want.numpy())
+
 def test_history_by_image(faces):
     dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
     learn = pair(dls, mixture=False)
