@@ -1,0 +1,1 @@
+"The console commands; each is an ordinary function, too"
