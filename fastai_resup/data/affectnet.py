@@ -119,6 +119,25 @@ def report_broken(
     if len(broken)>max(10, n/100): raise ValueError(f"{len(broken)} of {len(broken)+n} rows are broken ({few}): is this the right file, and the right scheme?")
     warnings.warn(f"skipped {len(broken)} broken of {len(broken)+n} rows ({few})", stacklevel=2)
 
+# %% ../../nbs/data/07_affectnet.ipynb #4e54584a
+def affectnet_table(
+    path:str|Path, # Folder with `training.csv` and `validation.csv`; or `train_set` and `val_set`; or `train/0` … `val/7`
+    scheme:str, # What the class numbers mean: `official`, `alphabetical8` or `alphabetical7`, see `affectnet_schemes`
+    n_classes:int=None, # 7 leaves out contempt; None: all emotions of the scheme
+    form:str=None, # `csv`, `npy` or `folders`, where `path` has more than one of them
+    images:str=None, # Folder below `path` that the names in the csv lists start from; None: `Manually_Annotated_Images`, or `path` itself
+    valid_pct:float=None, # Where given, the training images alone, without `is_valid`
+)->tuple: # Table (`file`, `label`, `is_valid`; `attrs['left_out']` counts what was left out), and class names
+    "The images of AffectNet that show an emotion of the scheme; raises what `from_affectnet` raises."
+    vocab = affectnet_vocab(scheme, n_classes)
+    table,broken = _affectnet_table(Path(path), scheme, form, images)
+    report_broken(broken, len(table))
+    keep = table['label'].isin(vocab)
+    left_out = {**table.loc[~keep,'label'].value_counts().to_dict(), 'broken':len(broken)}
+    table = _to_split(table[keep], valid_pct)
+    table.attrs['left_out'] = left_out
+    return table,vocab
+
 # %% ../../nbs/data/07_affectnet.ipynb #0d020051
 @patch(cls_method=True)
 @delegates(FERDataLoaders.from_table, but=['table','vocab','valid_pct'])
@@ -132,13 +151,9 @@ def from_affectnet(cls:FERDataLoaders,
     **kwargs
 ) -> FERDataLoaders: # Training and validation `DataLoader`; its `left_out` counts the rows that were left out by reason
     "From AffectNet, 8 or 7 classes; raises what `affectnet_vocab`, the readers of its lists and `FERDataLoaders.from_table` raise."
-    vocab = affectnet_vocab(scheme, n_classes)
-    table,broken = _affectnet_table(Path(path), scheme, form, images)
-    report_broken(broken, len(table))
-    keep = table['label'].isin(vocab)
-    left_out = {**table.loc[~keep,'label'].value_counts().to_dict(), 'broken':len(broken)}
-    dls = cls.from_table(_to_split(table[keep], valid_pct), path=path, vocab=vocab, valid_pct=valid_pct, **kwargs)
-    dls.left_out = left_out
+    table,vocab = affectnet_table(path, scheme, n_classes, form, images, valid_pct)
+    dls = cls.from_table(table, path=path, vocab=vocab, valid_pct=valid_pct, **kwargs)
+    dls.left_out = table.attrs['left_out']
     return dls
 
 # %% ../../nbs/data/07_affectnet.ipynb #0d020052

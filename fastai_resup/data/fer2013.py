@@ -176,6 +176,30 @@ def _write_tables(work, rows, names, votes):
         table.insert(1, 'box', '(0, 0, 48, 48)')
         _write_whole(work/ferplus_folders[split]/'label.csv', lambda f: table.to_csv(f, index=False, header=False))
 
+# %% ../../nbs/data/06_fer2013.ipynb #d773db0e
+def fer2013_table(
+    path:str|Path, # `fer2013.csv`, a folder that holds it, or a folder with `train|valid|test/<class>`
+    valid:str='valid', # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in most mirrors both)
+    images:str|Path=None, # Where the images of a csv are, or will be written; `fer2013-images` beside it if not given
+    valid_pct:float=None, # Where given, the training images alone, without `is_valid`
+)->tuple: # Table (`file`, `label`, `is_valid`), and class names
+    "The images of FER2013, which are written first where only a csv is there; raises what `from_fer2013` raises."
+    if valid not in ('valid','test'): raise ValueError(f"valid must be 'valid' or 'test', got {valid!r}")
+    path = _image_folder(Path(path), images)
+    needed = ('train',) if valid_pct is not None else ('train',valid)
+    lacking = [s for s in needed if not (path/s).is_dir()]
+    if lacking: raise FileNotFoundError(f"{path} has no fer2013.csv and no folder {lacking[0]!r}: expected train|valid|test/<class>"
+                                        + ("; this mirror has a folder 'test': say valid='test'" if lacking==['valid'] and (path/'test').is_dir() else ''))
+    table = _folder_table(path, 'train', valid, valid_pct)
+    return table.assign(label=table['label'].str.lower()),fer2013_classes
+
+# %% ../../nbs/data/06_fer2013.ipynb #faba829c
+def _image_folder(path, images):
+    "The folder of images; those of a csv are written to `images` first"
+    csv_file = path if path.is_file() else path/'fer2013.csv'
+    if not csv_file.is_file(): return path
+    return write_fer2013(csv_file, ifnone(images, csv_file.parent/'fer2013-images'))
+
 # %% ../../nbs/data/06_fer2013.ipynb #0d020048
 @patch(cls_method=True)
 @delegates(FERDataLoaders.from_table, but=['table','vocab','valid_pct'])
@@ -187,13 +211,6 @@ def from_fer2013(cls:FERDataLoaders,
     **kwargs
 ) -> FERDataLoaders: # Training and validation `DataLoader`
     "From FER2013, 7 classes; raises `ValueError` for another `valid`, what `write_fer2013` and `FERDataLoaders.from_table` raise, and `FileNotFoundError` where there is neither a csv nor a folder `train`."
-    if valid not in ('valid','test'): raise ValueError(f"valid must be 'valid' or 'test', got {valid!r}")
-    path = Path(path)
-    csv_file = path if path.is_file() else path/'fer2013.csv'
-    if csv_file.is_file(): path = write_fer2013(csv_file, ifnone(images, csv_file.parent/'fer2013-images'))
-    needed = ('train',) if valid_pct is not None else ('train',valid)
-    lacking = [s for s in needed if not (path/s).is_dir()]
-    if lacking: raise FileNotFoundError(f"{path} has no fer2013.csv and no folder {lacking[0]!r}: expected train|valid|test/<class>"
-                                        + ("; this mirror has a folder 'test': say valid='test'" if lacking==['valid'] and (path/'test').is_dir() else ''))
-    table = _folder_table(path, 'train', valid, valid_pct)
-    return cls.from_table(table.assign(label=table['label'].str.lower()), path=path, vocab=fer2013_classes, valid_pct=valid_pct, **kwargs)
+    path = _image_folder(Path(path), images)
+    table,vocab = fer2013_table(path, valid, valid_pct=valid_pct)
+    return cls.from_table(table, path=path, vocab=vocab, valid_pct=valid_pct, **kwargs)

@@ -149,12 +149,37 @@ def ferplus_probs(
     with np.errstate(invalid='ignore'): probs = counts/counts.sum(1, keepdims=True)
     return np.where(keep[:,None], probs, np.nan)
 
+# %% ../../nbs/data/05_ferplus.ipynb #53bece76
+def ferplus_table(
+    path:str|Path, # Folder with `FER2013Train`, `FER2013Valid` … and, for that source, `fer2013new.csv`
+    source:str=None, # `label.csv` or `fer2013new.csv`; None: the first that is there
+    rule:str='majority', # A rule of `ferplus_labels`, or `probability`: soft labels
+    n_classes:int=8, # 8, or 7 to leave out the images whose label is contempt
+    valid:str='valid', # Split to validate on: `valid` or `test`
+)->tuple: # Table (`file`, `label`, `is_valid` and, for soft labels, `probs`), and class names
+    "The images of FERPlus that `rule` keeps, each once; raises what `from_ferplus` raises."
+    if n_classes not in (7,8): raise ValueError(f"n_classes must be 8, or 7 (without contempt), got {n_classes}")
+    if valid not in ('valid','test'): raise ValueError(f"valid must be 'valid' or 'test', got {valid!r}")
+    path = Path(path)
+    if source is None:
+        has_lists = (path/ferplus_folders['train']/'label.csv').is_file()
+        source = 'label.csv' if has_lists or not (path/'fer2013new.csv').is_file() else 'fer2013new.csv'
+    votes = read_ferplus_votes(path, source, splits=('train',valid))
+    soft = rule=='probability'
+    df = votes.assign(label=ferplus_labels(votes, 'plurality' if soft else rule), is_valid=votes['split']==valid)
+    if soft: df['probs'] = list(ferplus_probs(votes, n_classes))
+    vocab = ferplus_classes[:n_classes]
+    df = df[df['label'].isin(vocab)].drop_duplicates(['file','label'])
+    table = fer_table(df, path, 'file', 'label', 'is_valid')
+    if soft: table['probs'] = df['probs'].array
+    return table,vocab
+
 # %% ../../nbs/data/05_ferplus.ipynb #00000050
 @patch(cls_method=True)
 @delegates(FERDataLoaders.from_table, but=['table','vocab','valid_pct'])
 def from_ferplus(cls:FERDataLoaders,
     path:str|Path, # Folder with `FER2013Train`, `FER2013Valid` … and, for that source, `fer2013new.csv`
-    source:str='label.csv', # `label.csv` (in each image folder) or `fer2013new.csv`, see `read_ferplus_votes`
+    source:str=None, # `label.csv` (in each image folder) or `fer2013new.csv`, see `read_ferplus_votes`; None: the first that is there
     rule:str='majority', # `majority`, `plurality` or `plurality_no_ties`, see `ferplus_labels`; or `probability`, soft labels, see `ferplus_probs`
     n_classes:int=8, # 8, or 7 to leave out the images whose label is contempt
     valid:str='valid', # Split to validate on: `valid` or `test`
@@ -163,11 +188,5 @@ def from_ferplus(cls:FERDataLoaders,
     """From FERPlus's image folders and votes; images that `rule` drops are left out, as are repeated rows of one image.
 
     Raises `ValueError` for an unknown `source`, `rule`, `valid` or `n_classes`, and what `read_ferplus_votes` and `FERDataLoaders.from_table` raise."""
-    if n_classes not in (7,8): raise ValueError(f"n_classes must be 8, or 7 (without contempt), got {n_classes}")
-    if valid not in ('valid','test'): raise ValueError(f"valid must be 'valid' or 'test', got {valid!r}")
-    votes,vocab,soft = read_ferplus_votes(path, source, splits=('train',valid)),ferplus_classes[:n_classes],rule=='probability'
-    df = votes.assign(label=ferplus_labels(votes, 'plurality' if soft else rule), is_valid=votes['split']==valid)
-    if soft: df['probs'] = list(ferplus_probs(votes, n_classes))
-    df = df[df['label'].isin(vocab)].drop_duplicates(['file','label'])
-    table = fer_table(df, path, 'file', 'label', 'is_valid')
-    return cls.from_table(table.assign(probs=df['probs'].array) if soft else table, path=path, vocab=vocab, **kwargs)
+    table,vocab = ferplus_table(path, source, rule, n_classes, valid)
+    return cls.from_table(table, path=path, vocab=vocab, **kwargs)
