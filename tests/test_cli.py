@@ -15,13 +15,18 @@ import torch
 from fastai.callback.core import Callback
 from PIL import Image
 
-import fastai_resup.cli as cli
 from fastai_resup.callbacks import ReSup
 from fastai_resup.checkpoint import Checkpoint
-from fastai_resup.cli import EpochRows,find_arch,load_model,resup_demo,resup_predict,resup_train
-from fastai_resup.data import FERDataLoaders
+from fastai_resup.cli import common,demo,train
+from fastai_resup.cli.common import EpochRows,train_pair
+from fastai_resup.cli.demo import resup_demo
+from fastai_resup.cli.predict import load_model,resup_predict
+from fastai_resup.cli.train import find_arch,load_images,resup_train
+from fastai_resup.data.affectnet import affectnet_schemes
+from fastai_resup.data.fer2013 import fer2013_classes
+from fastai_resup.data.loaders import FERDataLoaders
+from fastai_resup.data.rafdb import rafdb_classes
 from fastai_resup.files import new_folder
-from fastai_resup.labels import affectnet_schemes,fer2013_classes,rafdb_classes
 from fastai_resup.synth import make_faces
 
 ENV = {**os.environ, 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore'}
@@ -62,7 +67,7 @@ def trained(faces, tmp_path_factory):
 
 def test_train_writes_everything(trained, faces):
     out,stdout,_ = trained
-    assert sorted(o.name for o in out.iterdir())==sorted(cli.train_files)
+    assert sorted(o.name for o in out.iterdir())==sorted(train.train_files)
     assert sorted(o.name for o in out.parent.iterdir())==['out']
     metrics,history,p = (pd.read_csv(out/f'{o}.csv') for o in ('metrics','history','p_clean'))
     assert metrics.pair.tolist()==['plain','ReSup'] and history.pair.tolist()==['plain','ReSup']
@@ -89,7 +94,7 @@ def test_weights_are_those_of_the_model(trained):
 def test_both_pairs_begin_alike_and_see_the_same(faces):
     "With the plain pair's loss, the warm-up of both is the same training: same seed, same heads, same batches"
     dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=14, num_workers=0)
-    a,b = [cli.train_pair(dls, 'resnet18', 1, cbs, seed=3, pretrained=False)[1].train_loss[0] for cbs in (None, ReSup(base_loss=None))]
+    a,b = [train_pair(dls, 'resnet18', 1, cbs, seed=3, pretrained=False)[1].train_loss[0] for cbs in (None, ReSup(base_loss=None))]
     assert a==pytest.approx(b, rel=1e-4)
 
 @pytest.mark.parametrize('args,lr_mult', [((), 2), (('--lr-mult',100), 100)])
@@ -97,7 +102,7 @@ def test_bodies_learn_as_fast_as_they_are_told(args, lr_mult, faces, tmp_path, m
     rates = []
     class Rates(ReSup):
         def after_fit(self): rates.append(self.opt.hypers[-1]['lr']/self.opt.hypers[0]['lr'])
-    monkeypatch.setattr(cli, 'ReSup', Rates)
+    monkeypatch.setattr(train, 'ReSup', Rates)
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--arch', 'tf_efficientnet_lite0',
                              '--weights', 'lite0', '--img-size', 32, '--epochs', 1, *args)
     assert code==0, err
@@ -105,7 +110,7 @@ def test_bodies_learn_as_fast_as_they_are_told(args, lr_mult, faces, tmp_path, m
 
 def test_refuses_to_overwrite_before_training(trained, faces, monkeypatch, capsys):
     out = trained[0]
-    monkeypatch.setattr(cli, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
+    monkeypatch.setattr(common, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
     before = {o.name:o.stat().st_mtime_ns for o in out.iterdir()}
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', out)
     assert code==1 and str(out) in err and '--overwrite' in err and len(err.strip().splitlines())==1
@@ -124,7 +129,7 @@ ERRORS = dict(
 def test_errors_name_what_is_wrong(case, copy, tmp_path, monkeypatch, capsys):
     spoil,args,named = ERRORS[case]
     spoil(copy)
-    monkeypatch.setattr(cli, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
+    monkeypatch.setattr(common, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
     args = {'--weights':'none', '--img-size':32, **args}
     code,out,err = as_command(monkeypatch, capsys, resup_train, copy, '--out', tmp_path/'out', *[o for kv in args.items() for o in kv])
     lines = [o for o in err.splitlines() if 'error' in o]
@@ -134,7 +139,7 @@ def test_errors_name_what_is_wrong(case, copy, tmp_path, monkeypatch, capsys):
 
 def test_failed_download_says_what_else_there_is(faces, tmp_path, monkeypatch, capsys):
     def offline(*args, **kwargs): raise OSError('<urlopen error>')
-    monkeypatch.setattr(cli, 'resup_learner', offline)
+    monkeypatch.setattr(common, 'resup_learner', offline)
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out')
     assert code==1 and 'resnet18' in err and '--weights none' in err and list(tmp_path.iterdir())==[]
 
@@ -160,7 +165,7 @@ def test_from_python_it_raises(tmp_path):
 @pytest.mark.parametrize('how', [KeyboardInterrupt(), RuntimeError('out of memory')])
 def test_nothing_is_left_half_written(how, faces, tmp_path, monkeypatch):
     def stop(*args, **kwargs): raise how
-    monkeypatch.setattr(cli, '_save_settings', stop) # the very last step: everything else is written by then
+    monkeypatch.setattr(train, 'save_settings', stop) # the very last step: everything else is written by then
     with pytest.raises(type(how)): resup_train(str(faces), out=str(tmp_path/'out'), **TINY)
     assert list(tmp_path.iterdir())==[]
 
@@ -186,9 +191,9 @@ def test_a_swallowed_interrupt_is_raised_again(sig, error, faces):
             try: os.kill(os.getpid(), sig)
             except: pass
     dls,rows,old = FERDataLoaders.from_folder(faces, img_size=32, bs=14, num_workers=0),EpochRows(),signal.getsignal(sig)
-    with pytest.raises(error), cli._stops_on_signals(): cli.train_pair(dls, 'resnet18', 1000, [Swallows(), rows], pretrained=False)
-    assert not rows.rows and not cli._signalled and signal.getsignal(sig)==old
-    cli.train_pair(dls, 'resnet18', 1, pretrained=False) # the next one isn't stopped
+    with pytest.raises(error), common.stops_on_signals(): train_pair(dls, 'resnet18', 1000, [Swallows(), rows], pretrained=False)
+    assert not rows.rows and not common.signalled and signal.getsignal(sig)==old
+    train_pair(dls, 'resnet18', 1, pretrained=False) # the next one isn't stopped
 
 def test_overwrite_replaces_only_results(trained, faces, tmp_path):
     out = tmp_path/'out'
@@ -206,7 +211,7 @@ def test_failed_rename_brings_the_old_result_back(tmp_path, monkeypatch):
     def replace(a, b):
         if Path(a).name=='new': raise OSError('disk full')
         real(a, b)
-    monkeypatch.setattr(cli.os, 'replace', replace)
+    monkeypatch.setattr(os, 'replace', replace)
     with pytest.raises(OSError, match='disk full'):
         with new_folder(tmp_path/'a', overwrite=True) as tmp: (tmp/'settings.json').write_text('new')
     assert [o.name for o in tmp_path.iterdir()]==['a'] and (tmp_path/'a'/'settings.json').read_text()=='old'
@@ -220,7 +225,7 @@ def test_ferplus_layout_is_found(tmp_path):
             Image.fromarray(rng.integers(0, 256, (48,48), dtype=np.uint8)).save(tmp_path/'fer'/name/f'fer{i:07d}.png')
             lines.append(f'fer{i:07d}.png,"(0, 0, 48, 48)",' + ','.join('10' if j==i%4 else '0' for j in range(10)))
         (tmp_path/'fer'/name/'label.csv').write_text('\n'.join(lines)+'\n')
-    dls = cli.load_images(tmp_path/'fer', bs=100, img_size=32)
+    dls = load_images(tmp_path/'fer', bs=100, img_size=32)
     assert (len(dls.train_ds),len(dls.valid_ds),dls.train.bs)==(24,8,24)
     assert list(dls.vocab)[:4]==['neutral','happiness','surprise','sadness'] and dls.true_targs is None
 
@@ -279,7 +284,7 @@ def test_an_interrupted_training_says_how_to_go_on(faces, tmp_path, monkeypatch,
 @pytest.mark.parametrize('args,code,named', [(('--resume',),2,'--checkpoint'), (('--checkpoint','{faces}/ckpt'),2,'outside'), (('--checkpoint','{tmp}/out/ckpt'),2,'outside'), (('--checkpoint','{tmp}/old'),1,'--resume')])
 def test_checkpoint_arguments(args, code, named, faces, tmp_path, monkeypatch, capsys):
     (tmp_path/'old'/'ReSup').mkdir(parents=True); (tmp_path/'old'/'ReSup'/'fit0-epoch0000.pt').write_bytes(b'')
-    monkeypatch.setattr(cli, 'load_images', lambda *a,**k: pytest.fail('it read the images'))
+    monkeypatch.setattr(train, 'load_images', lambda *a,**k: pytest.fail('it read the images'))
     got,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', '--arch', 'test_resnet', *[o.format(faces=faces, tmp=tmp_path) for o in args])
     assert got==code and named in err and 'Traceback' not in err
 
@@ -318,8 +323,8 @@ def test_predict_errors(trained, faces, tmp_path, monkeypatch, capsys):
 def test_demo_writes_and_prints_its_files(tmp_path, capsys):
     out = resup_demo(out=str(tmp_path/'demo'), n_train=70, n_valid=14, epochs=1, img_size=32, bs=16, nuisance=0.)
     text = capsys.readouterr().out
-    assert sorted(o.name for o in out.iterdir())==sorted(cli.demo_files)
-    assert all(str(out/f) in text for f in cli.demo_files) and 'memorised' in text
+    assert sorted(o.name for o in out.iterdir())==sorted(demo.demo_files)
+    assert all(str(out/f) in text for f in demo.demo_files) and 'memorised' in text
     df = pd.read_csv(out/'p_clean.csv')
     assert len(df)==70 and (df.label!=df.true).sum()==21 and all(Path(f).is_file() for f in df.file)
 
@@ -342,12 +347,12 @@ def test_published_layouts(format, tmp_path, monkeypatch, capsys):
         for i,folder in enumerate(folders):
             (tmp_path/'d'/split/str(folder)).mkdir(parents=True)
             for j in range(2): Image.new('L', (20,20), 30*i+j).save(tmp_path/'d'/split/str(folder)/name(split, 2*i+j+1))
-    dls = cli.load_images(tmp_path/'d', format, bs=4, img_size=16, **kw)
+    dls = load_images(tmp_path/'d', format, bs=4, img_size=16, **kw)
     assert list(dls.vocab)==list(vocab) and len(dls.train_ds)==len(dls.valid_ds)==2*len(vocab)
     assert sorted(o.label for o in dls.train_ds.items)==sorted(list(vocab)*2)
     assert all(vocab[list(map(str, folders)).index(o.file.parent.name)]==o.label for o in dls.train_ds.items)
     if format!='affectnet': return
-    monkeypatch.setattr(cli, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
+    monkeypatch.setattr(common, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
     for args in (('--format','affectnet'), ('--format','folder','--scheme','official')):
         code,_,err = as_command(monkeypatch, capsys, resup_train, tmp_path/'d', '--out', tmp_path/'out', '--arch', 'test_resnet', '--weights', 'none', *args)
         assert code==2 and '--scheme' in err

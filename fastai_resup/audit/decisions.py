@@ -46,12 +46,12 @@ def check_decisions(
     "Decisions in the one form that `LabelAudit.apply` takes; raises ValueError naming the rows that are wrong, and why"
     lacking = [o for o in decision_columns if o not in df]
     if lacking: raise ValueError(f'decisions need the columns {", ".join(decision_columns)}; {", ".join(lacking)} is not there, only {", ".join(map(str, df.columns))}')
-    known = None if audit is None else _audited(audit, classes)
+    known = None if audit is None else audited_labels(audit, classes)
     rows,bad,seen = [],[],{}
     for place,*row in zip(places or [f'row {o}' for o in df.index], *(_texts(df[c]) for c in decision_columns)):
         row[2] = row[2].strip().lower()
         if not row[2] and not row[3]: continue
-        why = _fault(*row, known) or (f'{_short(row[0])} was decided in {seen[row[0]]} already' if row[0] in seen else None)
+        why = _fault(*row, known) or (f'{short_name(row[0])} was decided in {seen[row[0]]} already' if row[0] in seen else None)
         if why: bad.append(f'{place}: {why}')
         else: rows.append(_decision(*row, known))
         seen.setdefault(row[0], place)
@@ -63,31 +63,31 @@ def _texts(s):
     "The values of a column as str, '' where there is none"
     return ['' if o is None or o!=o else str(o) for o in s.tolist()]
 
-def _short(s):
+def short_name(s):
     "`s` quoted, with its middle left out where it is long"
     return repr(s if len(s)<=100 else f'{s[:45]}…{s[-45:]}')
 
-def _audited(audit, classes=None):
+def audited_labels(audit, classes=None):
     "Given label by file, and class by its text"
     files = audit.df['file'].tolist()
     given = dict(zip(files, audit.df['label'].tolist()))
     if len(given)<len(files):
         twice = next(f for f,n in pd.Series(files).value_counts().items() if n>1)
-        raise ValueError(f'the audit has {_short(twice)} more than once, so decisions by file are not certain: list each image once')
+        raise ValueError(f'the audit has {short_name(twice)} more than once, so decisions by file are not certain: list each image once')
     return given,audit_classes(audit.vocab if classes is None else classes)
 
 # %% ../../nbs/audit/05_decisions.ipynb #00000012
 def _fault(file, label, decision, new, known):
     "What is wrong with a decision, None if nothing is"
-    if not decision: return f'a new label {_short(new)} without a decision: write relabel'
-    if decision not in decision_names: return f'{_short(decision)} is no decision: write keep, relabel or drop'
+    if not decision: return f'a new label {short_name(new)} without a decision: write relabel'
+    if decision not in decision_names: return f'{short_name(decision)} is no decision: write keep, relabel or drop'
     if decision=='relabel' and not new: return 'relabel needs a new_label'
-    if decision!='relabel' and new: return f'{decision} takes no new_label, got {_short(new)}'
+    if decision!='relabel' and new: return f'{decision} takes no new_label, got {short_name(new)}'
     if known is None: return
     given,classes = known
-    if file not in given: return f'{_short(file)} is not in the audit'
-    if str(given[file])!=label: return f'{_short(file)} has the label {_short(str(given[file]))}, and the decision was made when it was {_short(label)}: it belongs to other data'
-    if new and new not in classes: return f'unknown class {_short(new)}: the classes are {", ".join(list(classes)[:20])}'
+    if file not in given: return f'{short_name(file)} is not in the audit'
+    if str(given[file])!=label: return f'{short_name(file)} has the label {short_name(str(given[file]))}, and the decision was made when it was {short_name(label)}: it belongs to other data'
+    if new and new not in classes: return f'unknown class {short_name(new)}: the classes are {", ".join(list(classes)[:20])}'
 
 def _decision(file, label, decision, new, known):
     "A checked row, with class names as the audit has them; a new label that is the given one keeps it"
@@ -217,10 +217,10 @@ def _check_same(df, dls):
     names,files = list(dls.vocab),item_names(dls.train_ds)
     if files!=df['file'].tolist():
         at = next((f for f,g in zip(files, df['file']) if f!=g), None)
-        raise ValueError(f'these dls have other training images than the audit: {len(files)} and {len(df)}' + (f', the first difference is {_short(at)}' if at else ''))
+        raise ValueError(f'these dls have other training images than the audit: {len(files)} and {len(df)}' + (f', the first difference is {short_name(at)}' if at else ''))
     y = dls.train_ds.tls[-1]
     for i,(f,l) in enumerate(zip(files, df['label'])):
-        if names[int(y[i])]!=l: raise ValueError(f'{_short(f)} has the label {names[int(y[i])]!r} in these dls and {l!r} in the audit: are they corrected already?')
+        if names[int(y[i])]!=l: raise ValueError(f'{short_name(f)} has the label {names[int(y[i])]!r} in these dls and {l!r} in the audit: are they corrected already?')
 
 # %% ../../nbs/audit/05_decisions.ipynb #0000005b
 class Review:
@@ -233,7 +233,7 @@ class Review:
         classes=None, # Class names that may be chosen; None: those in the audit
     ):
         self.audit,self.classes,self._steps,self._made = audit,list(audit_classes(audit.vocab if classes is None else classes).values()),[],{}
-        _audited(audit, classes)
+        audited_labels(audit, classes)
         if decisions is not None: self.take(decisions)
 
     @property

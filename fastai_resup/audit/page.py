@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 from fastcore.basics import patch
 from fastcore.parallel import parallel
 from fastai.torch_core import defaults
-from .decisions import _audited, _short
+from .decisions import audited_labels, short_name
 from .table import LabelAudit
 from ..files import new_folder
 
@@ -73,7 +73,7 @@ def page_data(
     title:str='Label review', # Heading of the page
 )->dict: # What `data.js` holds: columns, class names, and how names are put together
     "Everything the page shows, ready for JSON; raises ValueError where a class is missing from `classes` or a file is there twice"
-    known = _audited(LabelAudit(df), classes)[1]
+    known = audited_labels(LabelAudit(df), classes)[1]
     ids,files = {c:i for i,c in enumerate(known)},df['file'].tolist()
     root = os.path.commonprefix(files)
     root = root[:root.rfind(os.sep)+1]
@@ -96,7 +96,7 @@ def _as_script(data):
     return 'window.RESUP_AUDIT = ' + json.dumps(data, separators=(',',':')).replace('<', '\\u003c') + ';\n'
 
 # %% ../../nbs/audit/06_page.ipynb #00000054
-page_files = ('data.js','index.html','review.css','review.js','settings.json','thumbs')
+page_files = ('data.js','index.html','page.css','page.js','settings.json','thumbs')
 
 # %% ../../nbs/audit/06_page.ipynb #00000055
 @patch
@@ -112,14 +112,14 @@ def to_html(self:LabelAudit,
     """Write a page on which a person decides about every label, the most suspect first, all of it or nothing.
 
     Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with `overwrite`, a former page, and what `page_data` raises."""
-    df,here,classes = self.suspects(n),resources.files('fastai_resup'),self.vocab if classes is None else classes
+    df,here,classes = self.suspects(n),resources.files('fastai_resup.audit'),self.vocab if classes is None else classes
     if not len(df): raise ValueError('the audit has no images')
     page_data(df, classes, title=title) # before the work
     with new_folder(folder, overwrite, page_files) as tmp:
         bad = save_thumbs(df['file'].tolist(), tmp/'thumbs', thumb_size, progress)
         data = page_data(df, classes, bad, title)
         (tmp/'data.js').write_text(_as_script(data), encoding='ascii')
-        for f,g in (('review.html','index.html'), ('review.css','review.css'), ('review.js','review.js')): (tmp/g).write_bytes((here/f).read_bytes())
+        for f,g in (('page.html','index.html'), ('page.css','page.css'), ('page.js','page.js')): (tmp/g).write_bytes((here/f).read_bytes())
         (tmp/'settings.json').write_text(json.dumps(dict(command='to_html', id=data['id'], images=len(df), unreadable=bad), indent=1)+'\n', encoding='ascii')
-    if bad: warnings.warn(f"{len(bad)} of {len(df)} images can't be read and have a placeholder: {', '.join(map(_short, list(bad)[:10]))}{' …' if len(bad)>10 else ''}")
+    if bad: warnings.warn(f"{len(bad)} of {len(df)} images can't be read and have a placeholder: {', '.join(map(short_name, list(bad)[:10]))}{' …' if len(bad)>10 else ''}")
     return Path(folder)/'index.html'

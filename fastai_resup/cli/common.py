@@ -14,6 +14,7 @@ warnings.filterwarnings('ignore', message='.torch.jit.script. is', category=Futu
 
 # %% ../../nbs/cli/00_common.ipynb #a0000004
 import warnings
+from pathlib import Path
 import json, platform, random, signal, sys, threading, time
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -21,10 +22,12 @@ from importlib import metadata
 from types import SimpleNamespace
 import pandas as pd
 import torch
-from fastai.vision.all import Callback, L, Recorder, accuracy, default_device, get_model, set_seed
+from fastai.vision.all import Callback, L, Recorder, accuracy, defaults, default_device, get_model, set_seed
 from fastcore.script import is_cli
 from matplotlib.figure import Figure
 from ..audit.table import LabelAudit, label_table
+from ..data.images import unreadable_images
+from ..files import save_csv
 from ..learner import resup_learner
 from ..mixture import auroc
 from ..models import log_mean_prob
@@ -74,7 +77,7 @@ def train_pair(
     set_seed(seed)
     dls.train.rng,rows = random.Random(seed),EpochRows()
     fit = partial(learn.fine_tune, lr_mult=lr_mult) if learn.opt and learn.opt.frozen_idx>0 else learn.fit_one_cycle
-    fit(epochs, lr, cbs=L(cbs)+rows+_AsksAgain())
+    fit(epochs, lr, cbs=L(cbs)+rows+RaiseSignalled())
     return learn,pd.DataFrame(rows.rows)
 
 # %% ../../nbs/cli/00_common.ipynb #0000000b
@@ -165,9 +168,31 @@ def _version(name):
     try: return metadata.version(name)
     except metadata.PackageNotFoundError: return None
 
-def _save_settings(folder, **settings):
+def save_settings(folder, **settings):
     "What was asked for, and by which versions it was done; names a folder as a result of ours"
     (folder/'settings.json').write_text(json.dumps({**settings, 'versions':versions()}, indent=1, default=str)+'\n')
+
+# %% ../../nbs/cli/00_common.ipynb #f45834f5
+def save_report(out, runs, resup, suspects=False, moved=None):
+    "metrics.csv of all pairs; mixture, p(clean) and suspects of the ReSup pair, if it has a mixture. `moved`: where the images are now and will be"
+    save_csv(pd.DataFrame([o.scores for o in runs]), out/'metrics.csv')
+    if not get_model(resup.learn.model).has_mixture:
+        return warnings.warn('no mixture of right and wrong labels could be fitted, so there is no p_clean.csv and no picture of it: train longer, or on more images')
+    save_mixture(resup.learn, out/'mixture.png')
+    if suspects: save_suspects(resup.table, out/'suspects.png')
+    table = resup.table
+    if moved: table = table.assign(file=[str(moved[1]/Path(f).relative_to(moved[0])) for f in table.file])
+    LabelAudit(table).to_csv(out/'p_clean.csv')
+
+# %% ../../nbs/cli/00_common.ipynb #00000026
+def check_readable(
+    files # Paths of images
+):
+    "Read all images once; raises ValueError naming those that can't be decoded"
+    print(f'reading {len(files)} images once', file=sys.stderr, flush=True)
+    bad = unreadable_images(files, n_workers=0 if len(files)<5000 else min(8, defaults.cpus))
+    if bad: raise ValueError(f"{len(bad)} of {len(files)} images can't be read: {', '.join(str(o) for o in list(bad)[:10])}{' …' if len(bad)>10 else ''}. "
+                             "Replace or remove them")
 
 # %% ../../nbs/cli/00_common.ipynb #00000018
 class UsageError(ValueError):
@@ -182,46 +207,46 @@ def one_line_errors(
     @wraps(f)
     def _f(*args, **kwargs):
         if not is_cli(f.__globals__.get(f.__name__, f)): return f(*args, **kwargs) # another program's run, such as a test runner's, is none of ours
-        with _quiet_warnings(), _stops_on_signals():
+        with quiet_warnings(), stops_on_signals():
             try: f(*args, **kwargs)
-            except UsageError as e: _leave(name, e, 2)
-            except (OSError, ValueError, ImportError) as e: _leave(name, e, 1)
-            except KeyboardInterrupt as e: _leave(name, str(e) or 'interrupted, and nothing was written', 130)
+            except UsageError as e: leave_program(name, e, 2)
+            except (OSError, ValueError, ImportError) as e: leave_program(name, e, 1)
+            except KeyboardInterrupt as e: leave_program(name, str(e) or 'interrupted, and nothing was written', 130)
     return _f
 
 # %% ../../nbs/cli/00_common.ipynb #0000001a
-def _leave(name, e, code):
+def leave_program(name, e, code):
     "End the program with one line on stderr"
     print(f'\n{name}: error: {" ".join(str(e).split()) or type(e).__name__}', file=sys.stderr)
     raise SystemExit(code)
 
 @contextmanager
-def _quiet_warnings():
+def quiet_warnings():
     "Warnings in one line, without the place in the source"
     with warnings.catch_warnings():
         warnings.showwarning = lambda m,*args,**kwargs: print(f'warning: {" ".join(str(m).split())}', file=sys.stderr)
         yield
 
-_signalled = [] # what the last signal raised
+signalled = [] # what the last signal raised
 
 @contextmanager
-def _stops_on_signals():
-    "Let SIGTERM run the clean-up that an interrupt runs, and remember either for `_AsksAgain`"
+def stops_on_signals():
+    "Let SIGTERM run the clean-up that an interrupt runs, and remember either for `RaiseSignalled`"
     if threading.current_thread() is not threading.main_thread(): yield; return
     def stop(error, *_):
-        _signalled[:] = [error]
+        signalled[:] = [error]
         raise error
     errors = {signal.SIGTERM:SystemExit(143), signal.SIGINT:KeyboardInterrupt()}
     old = {s:signal.signal(s, partial(stop, e)) for s,e in errors.items() if signal.getsignal(s)!=signal.SIG_IGN} # a shell's background jobs ignore interrupts
     try: yield
     finally:
-        _signalled.clear()
+        signalled.clear()
         for s,f in old.items(): signal.signal(s, f)
 
-class _AsksAgain(Callback):
+class RaiseSignalled(Callback):
     "Raise at the next batch what a signal raised, should an `except:` of the libraries' have swallowed it (fastai has some in its training loop)"
     def before_batch(self):
-        if _signalled: raise _signalled[0]
+        if signalled: raise signalled[0]
 
 # %% ../../nbs/cli/00_common.ipynb #0000001b
 def check_args(

@@ -19,7 +19,7 @@ from fastai.vision.all import get_model
 from fastcore.script import call_parse
 from ..audit.table import LabelAudit
 from ..callbacks import ReSup
-from .common import _save_settings, check_args, one_line_errors, run_pair, save_mixture, save_suspects, score_lines
+from .common import check_args, one_line_errors, run_pair, save_report, save_settings, score_lines
 from ..data.loaders import FERDataLoaders
 from ..files import check_free, new_folder, save_csv
 from ..networks import lite0_weights
@@ -56,8 +56,8 @@ def resup_demo(
         print(f'{noise:.0%} of the training labels are now wrong', flush=True)
         kw = dict(dls=dls, arch='tf_efficientnet_lite0', weights=weights, epochs=epochs, lr=lr, lr_mult=2, seed=seed)
         plain,resup = run_pair('plain', **kw),run_pair('ReSup', cbs=ReSup(), **kw)
-        _save_report(tmp, [plain,resup], resup, suspects=True, moved=(tmp,out))
-        _save_settings(tmp, **settings)
+        save_report(tmp, [plain,resup], resup, suspects=True, moved=(tmp,out))
+        save_settings(tmp, **settings)
     print(f'\n{score_lines([plain,resup])}\n\n{_legend}\n\nwritten:')
     for f in sorted(out.iterdir()): print(f'  {f}')
     return out
@@ -65,14 +65,3 @@ def resup_demo(
 # %% ../../nbs/cli/01_demo.ipynb #00000020
 _legend = ("net 0, net 1, ensemble: accuracy on images with right labels. memorised: share of the wrong training labels that the ensemble repeats.\n"
            "AUROC: how well right labels are told from wrong ones (.5 by chance, 1 perfectly), by p(clean) or, for the plain pair, by the similarity.")
-
-def _save_report(out, runs, resup, suspects=False, moved=None):
-    "metrics.csv of all pairs; mixture, p(clean) and suspects of the ReSup pair, if it has a mixture. `moved`: where the images are now and will be"
-    save_csv(pd.DataFrame([o.scores for o in runs]), out/'metrics.csv')
-    if not get_model(resup.learn.model).has_mixture:
-        return warnings.warn('no mixture of right and wrong labels could be fitted, so there is no p_clean.csv and no picture of it: train longer, or on more images')
-    save_mixture(resup.learn, out/'mixture.png')
-    if suspects: save_suspects(resup.table, out/'suspects.png')
-    table = resup.table
-    if moved: table = table.assign(file=[str(moved[1]/Path(f).relative_to(moved[0])) for f in table.file])
-    LabelAudit(table).to_csv(out/'p_clean.csv')

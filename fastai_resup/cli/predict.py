@@ -17,8 +17,7 @@ from pathlib import Path
 import pandas as pd
 from fastai.vision.all import Learner, default_device, get_image_files, load_learner
 from fastcore.script import call_parse
-from .common import UsageError, one_line_errors
-from .train import check_readable
+from .common import UsageError, check_readable, one_line_errors
 from ..files import csv_text, save_csv
 
 # %% ../../nbs/cli/03_predict.ipynb #0000002e
