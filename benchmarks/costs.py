@@ -24,7 +24,7 @@ def make_learner(path, method):
     "A learner that is ready to train unfrozen: a pair, or one network for 'single'"
     set_seed(0)
     dls = FERDataLoaders.from_folder(path, valid='valid', img_size=64, bs=64, noise=.3, seed=0, num_workers=0, cache=True)
-    learn = vision_learner(dls, arch, pretrained_cfg_overlay=dict(state_dict=lite0_weights())) if method=='single' else make_pair(dls, method)
+    learn = vision_learner(dls, arch, pretrained_cfg_overlay=dict(state_dict=lite_weights(0))) if method=='single' else make_pair(dls, method)
     speed_up_cpu(learn.model)
     learn.unfreeze()
     return learn

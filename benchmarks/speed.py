@@ -72,7 +72,7 @@ def make_learner(path, kind):
     "A learner that is ready to train unfrozen"
     set_seed(0)
     dls = FERDataLoaders.from_folder(path, valid='valid', img_size=64, bs=64, noise=.3, seed=0, num_workers=0, cache=True)
-    overlay = dict(state_dict=lite0_weights())
+    overlay = dict(state_dict=lite_weights(0))
     learn = (vision_learner(dls, 'tf_efficientnet_lite0', pretrained_cfg_overlay=overlay) if kind=='single'
              else resup_learner(dls, 'tf_efficientnet_lite0', weights='lite0'))
     if kind!='pair, nn.Conv2d': speed_up_cpu(learn.model)

@@ -18,7 +18,6 @@ from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from sklearn.metrics import roc_auc_score
-from fastai.basics import *
 
 # %% ../nbs/00_mixture.ipynb #00000007
 class DegenerateMixtureError(ValueError):
@@ -368,12 +367,20 @@ def component_densities(
     return parts[:,np.argsort(np.ravel(estimator.means_))].T
 
 # %% ../nbs/00_mixture.ipynb #40f26f16
-def _finite(s):
-    "The finite similarities among `s` (n,); raises DegenerateMixtureError where more than 1 % are not, as after a divergence"
+def finite_similarities(
+    s:Tensor, # Similarities, shape (n,)
+)->Tensor: # Those that are finite
+    "Similarities without the few that aren't finite; raises DegenerateMixtureError where those are more than 1 %, as after a divergence"
     ok = s.isfinite()
-    if (~ok).sum()>.01*len(s): raise DegenerateMixtureError(f'{int((~ok).sum())} of {len(s)} predictions are not finite, so training has diverged: go back to saved weights, '
-        'and lower the learning rate or add GradientClip(). TerminateOnNaNCallback() stops a fit where this begins')
+    n_bad = int((~ok).sum())
+    if n_bad > 0.01*len(s):
+        raise DegenerateMixtureError(
+            f'{n_bad} of {len(s)} predictions are not finite, so training has diverged: go back to saved weights, '
+            'and lower the learning rate or add GradientClip(). TerminateOnNaNCallback() stops a fit where this begins')
     return s[ok]
+
+# %% ../nbs/00_mixture.ipynb #d5cc31bb
+_finite = finite_similarities # until callbacks uses the name
 
 # %% ../nbs/00_mixture.ipynb #b0000008
 def auroc(
