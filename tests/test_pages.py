@@ -125,6 +125,25 @@ def test_figures_of_how_it_compares():
         one = at.loc[method][['acc_0','acc_1']].mean(axis=1)
         assert (round(one.mean(), 3),round(one.std(), 3))==(shown.accuracy,shown.sd), name
 
+def means(frame, methods):
+    "Mean figures of methods, each rounded as a page shows it"
+    for row,(noise,method,split) in methods.items():
+        at = runs().loc['drawn' if split=='drawn' else 'faces', split, noise, method]
+        at = at[at.index<3].mean(numeric_only=True)
+        for short in frame.columns.intersection(columns):
+            shown = frame.loc[row, short]
+            assert pd.isna(shown) and pd.isna(at[columns[short]]) or shown==round(at[columns[short]], 3), (row, short, at[columns[short]])
+
+def test_figures_of_the_tutorials():
+    frame = read_text(texts(ROOT/'nbs'/'tutorials'/'03_paper_protocol.ipynb')['floor_and_ceiling']).set_index(['noise','method'])
+    base,ours,reference = (f'{o}:head=linear' for o in ('plain','resup','reference'))
+    noisy = '30 % at random'
+    means(frame, {(noisy,'baseline pair'):('sym30',base,'valid'), (noisy,"ReSup(preset='reference')"):('sym30',reference,'valid'), (noisy,'ReSup()'):('sym30',ours,'valid'), ('clean','baseline pair'):('clean',base,'valid')})
+    frame = read_text(texts(ROOT/'nbs'/'tutorials'/'05_choices.ipynb')['heads']).set_index(['data','head','method'])
+    faces,drawn = 'FERPlus-mini','drawn faces'
+    means(frame, {(faces,'linear','baseline pair'):('sym30',base,'valid'), (faces,'linear','ReSup()'):('sym30',ours,'valid'), (faces,'fastai','baseline pair'):('sym30','plain','valid'), (faces,'fastai','ReSup()'):('sym30','resup','valid'),
+        (drawn,'linear','baseline pair'):('sym30','plain','drawn'), (drawn,'linear','ReSup(warmup=4)'):('sym30','resup:warmup=4','drawn'), (drawn,'linear','ReSup()'):('sym30','resup','drawn')})
+
 # Length
 
 def test_readme_is_short():
