@@ -144,6 +144,24 @@ def test_figures_of_the_tutorials():
     means(frame, {(faces,'linear','baseline pair'):('sym30',base,'valid'), (faces,'linear','ReSup()'):('sym30',ours,'valid'), (faces,'fastai','baseline pair'):('sym30','plain','valid'), (faces,'fastai','ReSup()'):('sym30','resup','valid'),
         (drawn,'linear','baseline pair'):('sym30','plain','drawn'), (drawn,'linear','ReSup(warmup=4)'):('sym30','resup:warmup=4','drawn'), (drawn,'linear','ReSup()'):('sym30','resup','drawn')})
 
+def test_all_rows_of_the_log():
+    "Every setting and method of the csv, with the figures that it has there"
+    text = (ROOT/'benchmarks'/'LOG.md').read_text(encoding='utf-8').split('## All rows')[1]
+    frame = pd.read_csv(ROOT/'benchmarks'/'ferplus_mini_runs.csv').assign(one=lambda o: (o.acc_0+o.acc_1)/2)
+    shown = {}
+    for part in text.split('\n### ')[1:]:
+        setting = tuple(re.findall(r'`([^`]+)`', part.splitlines()[0])) + (part.splitlines()[0].split(', ', 2)[2],)
+        for line in part.splitlines():
+            if line.startswith('| `'): shown[(*setting, line.split('`')[1])] = [o.strip() for o in line.split('|')[2:-1]]
+    words = {'10 % of the labels replaced at random':'sym10', '20 % of the labels replaced at random':'sym20', '30 % of the labels replaced at random':'sym30', '50 % of the labels replaced at random':'sym50',
+        '30 % of the labels of each class replaced by the next class':'pair30', 'clean labels':'clean'}
+    shown = {(split, schedule, words[noise], method):row for (split,schedule,noise,method),row in shown.items()}
+    groups = dict(list(frame.groupby(['split','schedule','noise','method'])))
+    assert set(shown)==set(groups)
+    for key,rows in groups.items():
+        seeds,one,both = shown[key][:3]
+        assert seeds==', '.join(map(str, sorted(rows.seed))) and one.startswith(f'{rows.one.mean():.3f}') and both.startswith(f'{rows.acc_ensemble.mean():.3f}'), key
+
 # Length
 
 def test_readme_is_short():
