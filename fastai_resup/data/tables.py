@@ -14,7 +14,7 @@ import os
 import stat
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from fastai.vision.all import *
 from .noise import symmetric_noise
@@ -36,6 +36,15 @@ class FERItem:
         "The image file"
         return Path(self.name)
 
+    def relabel(self,
+        label, # Another given label, one of the vocab
+        vocab, # Class names in the order of their ids, a `CategoryMap`
+    ): # A new item
+        "The same image with another given label; a soft label becomes certain"
+        if label==self.label: return self
+        probs = None if self.probs is None else np.eye(len(vocab), dtype=np.float32)[vocab.o2i[label]]
+        return replace(self, label=label, probs=probs)
+
 # %% ../../nbs/data/02_tables.ipynb #00000015
 def item_file(
     o:FERItem # One image
@@ -56,16 +65,18 @@ def fer_items(
 ) -> list: # One `FERItem` per row, in order
     "The rows of `table` as items."
     defaults = dict(is_valid=False, true=None, probs=None)
-    cols = [_cells(table[c]) if c in table else repeat(d) for c,d in defaults.items()]
-    with _no_gc(): return [FERItem(*o) for o in zip(map(os.fspath, _cells(table['file'])), _cells(table['label']), *cols)]
+    cols = [column_list(table[c]) if c in table else repeat(d) for c,d in defaults.items()]
+    with _no_collection(): return [FERItem(*o) for o in zip(map(os.fspath, column_list(table['file'])), column_list(table['label']), *cols)]
 
 # %% ../../nbs/data/02_tables.ipynb #0d02000f
-def _cells(s):
-    "The values of the column `s` as a list (pandas's own string columns are slow to iterate)"
+def column_list(
+    s:pd.Series, # A column
+)->list: # Its values
+    "The values of a column (pandas's own string columns are slow to iterate)"
     return s.to_numpy(dtype=object).tolist()
 
 @contextmanager
-def _no_gc():
+def _no_collection():
     "No garbage collection: it takes seconds while half a million objects are made, and finds nothing"
     was = gc.isenabled()
     gc.disable()
@@ -112,19 +123,25 @@ class SoftCategorize(Categorize):
         return super().decodes(hard_targs(o) if isinstance(o, Tensor) else o)
 
 # %% ../../nbs/data/02_tables.ipynb #0000001f
-def _few(xs, n=10):
+def first_few(
+    xs, # Anything with a text
+    n:int=10, # Most to name
+)->str: # For an error
     "Up to `n` of `xs` in words, then how many more there are"
     xs = [str(x) for x in xs]
-    return ', '.join(xs[:n]) + (f' and {len(xs)-n} more' if len(xs)>n else '')
+    more = f' and {len(xs)-n} more' if len(xs)>n else ''
+    return ', '.join(xs[:n])+more
+
+_few = first_few
 
 # %% ../../nbs/data/02_tables.ipynb #00000020
 def _check_files(files):
     "Raise for `files` that aren't there or are empty; returns an array with a row per file: size, device, inode, links"
     stats = np.fromiter(map(_stat, files), count=len(files), dtype=[('size','i8'),('dev','u8'),('ino','u8'),('links','i8')])
     missing,empty = (np.flatnonzero(stats['size']==s) for s in (-1,0))
-    if len(missing): raise FileNotFoundError(f"{len(missing)} of {len(files)} image files not found: {_few([files[i] for i in missing])}. "
+    if len(missing): raise FileNotFoundError(f"{len(missing)} of {len(files)} image files not found: {first_few([files[i] for i in missing])}. "
                                              "Check `path`, and how files are named in the table")
-    if len(empty): raise ValueError(f"{len(empty)} image files are empty (zero bytes): {_few([files[i] for i in empty])}. Replace or remove them")
+    if len(empty): raise ValueError(f"{len(empty)} image files are empty (zero bytes): {first_few([files[i] for i in empty])}. Replace or remove them")
     return stats
 
 def _stat(f):
@@ -149,7 +166,7 @@ def _check_rows(table, same):
     seen = seen[seen.duplicated('same', keep=False)].groupby('same', sort=False)
     for col,what in (('label',"with more than one label"),('is_valid',"in both the training and the validation set")):
         n = seen[col].nunique()
-        if (n>1).any(): raise ValueError(f"images listed {what}: {_few(' = '.join(seen.get_group(o)['file'].unique()) for o in n.index[n>1])}. List each image once")
+        if (n>1).any(): raise ValueError(f"images listed {what}: {first_few(' = '.join(seen.get_group(o)['file'].unique()) for o in n.index[n>1])}. List each image once")
     for v,what in ((False,'training'),(True,'validation')):
         if not (table['is_valid']==v).any(): raise ValueError(f"no {what} images: of {len(table)} rows, {int(table['is_valid'].sum())} are marked valid")
 
@@ -158,12 +175,12 @@ def _check_classes(table, vocab):
     "Raise for labels outside `vocab`, and for classes in the validation set alone"
     for col in [c for c in ('label','true') if c in table]:
         unknown = sorted({str(o) for o in set(table[col].unique())-set(vocab) if o==o and o is not None})
-        if unknown: raise ValueError(f"the {col} column has {_few(unknown)}, not in the vocab {list(vocab)}")
+        if unknown: raise ValueError(f"the {col} column has {first_few(unknown)}, not in the vocab {list(vocab)}")
     if 'true' in table and table.loc[~table['is_valid'],'true'].isna().any():
-        raise ValueError(f"missing true label for {_few(table.loc[~table['is_valid'] & table['true'].isna(), 'file'])}: training rows need all or none")
+        raise ValueError(f"missing true label for {first_few(table.loc[~table['is_valid'] & table['true'].isna(), 'file'])}: training rows need all or none")
     labels = [set(table.loc[table['is_valid']==v, 'label'].unique()) for v in (False,True)]
     lacking = sorted(labels[1]-labels[0], key=str)
-    if lacking: raise ValueError(f"the validation set has the classes {_few(lacking)}, which the training set lacks")
+    if lacking: raise ValueError(f"the validation set has the classes {first_few(lacking)}, which the training set lacks")
 
 # %% ../../nbs/data/02_tables.ipynb #0d020022
 def _soft_table(table, vocab):
@@ -171,12 +188,12 @@ def _soft_table(table, vocab):
     train = ~table['is_valid'].to_numpy()
     rows = table.loc[train,'probs']
     bad = [f for f,p in zip(table.loc[train,'file'], rows) if np.shape(p)!=(len(vocab),)]
-    if bad: raise ValueError(f"soft labels must have {len(vocab)} probabilities, one per class; not so for {_few(bad)}")
+    if bad: raise ValueError(f"soft labels must have {len(vocab)} probabilities, one per class; not so for {first_few(bad)}")
     probs = np.stack(rows.tolist()).astype(np.float32)
     top = probs[np.arange(len(probs)),[vocab.index(o) for o in table.loc[train,'label']]]
     bad = ~((probs>=0).all(1) & (abs(probs.sum(1)-1)<1e-4) & (top==probs.max(1)))
     if bad.any(): raise ValueError("soft labels must be probabilities that sum to 1, of which the label's is the largest; "
-                                   f"not so for {_few(table.loc[train,'file'][bad])}")
+                                   f"not so for {first_few(table.loc[train,'file'][bad])}")
     cells = np.full(len(table), None, dtype=object)
     for i,p in zip(np.flatnonzero(train), probs): cells[i] = p
     return table.assign(probs=cells)
@@ -197,17 +214,17 @@ def fer_table(
     Raises `ValueError` for an empty table, a column that isn't there, a missing file name or label, or a `valid_col` that isn't true or false."""
     if not len(df): raise ValueError("df has no rows, so there are no images")
     cols = dict(file=fn_col, label=label_col, is_valid=valid_col, true=true_col)
-    res = pd.DataFrame({k: _column(df, c, f'{k} column').array for k,c in cols.items() if c is not None})
+    res = pd.DataFrame({k: _find_column(df, c, f'{k} column').array for k,c in cols.items() if c is not None})
     for c in ('file','label'):
-        if res[c].isna().any(): raise ValueError(f"missing {c} in the rows {_few(df.index[res[c].isna()])} of df: drop these rows first")
+        if res[c].isna().any(): raise ValueError(f"missing {c} in the rows {first_few(df.index[res[c].isna()])} of df: drop these rows first")
     root = Path(path) if folder is None else Path(path)/folder
-    res['file'] = text_column([os.path.join(root, f'{f}{suff}') for f in _cells(res['file'])])
+    res['file'] = text_column([os.path.join(root, f'{f}{suff}') for f in column_list(res['file'])])
     if 'is_valid' in res: res['is_valid'] = _as_bool(res['is_valid'], valid_col)
     if 'true' in res: res['true'] = res['true'].astype(object).where(res['true'].notna(), None)
     return res
 
 # %% ../../nbs/data/02_tables.ipynb #00000024
-def _column(df, col, what):
+def _find_column(df, col, what):
     "The column of `df` with the name or the number `col`"
     if col in df.columns: return df[col]
     if isinstance(col, int) and -df.shape[1]<=col<df.shape[1]: return df.iloc[:,col]
@@ -216,8 +233,82 @@ def _column(df, col, what):
 def _as_bool(s, col):
     "`s` as booleans; only true, false, 1 and 0 count"
     bad = ~s.isin([True,False])
-    if bad.any(): raise ValueError(f"valid_col={col!r} must hold true or false (1 or 0) in every row, got {_few(s[bad].unique())}")
+    if bad.any(): raise ValueError(f"valid_col={col!r} must hold true or false (1 or 0) in every row, got {first_few(s[bad].unique())}")
     return s.astype(bool)
+
+# %% ../../nbs/data/02_tables.ipynb #f37c4275
+def check_table(
+    table:pd.DataFrame, # Columns `file` (complete), `label`, `is_valid` and, optionally, `true` and `probs`
+    vocab, # Class names in the order of their ids
+    files:bool=True, # Must the images be there?
+)->pd.DataFrame: # `table`; its soft labels are float32, and validation rows have none
+    """What is checked before training. Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, an image
+    with two labels or in both sets (under any name), an empty set, labels outside `vocab`, a class that only the validation set has,
+    training rows some of which lack a true label, and soft labels that aren't probabilities"""
+    names = [os.fspath(o) for o in column_list(table['file'])]
+    same = _same_files(names, _check_files(names)) if files else pd.factorize(text_column(map(os.path.abspath, names)))[0]
+    _check_rows(table, same)
+    _check_classes(table, vocab)
+    return _soft_table(table, list(vocab)) if 'probs' in table else table
+
+# %% ../../nbs/data/02_tables.ipynb #504eeada
+def class_names(
+    table:pd.DataFrame, # Columns `label` and, optionally, `true`
+    vocab=None, # Class names in the order of their ids; `None`: the sorted names of all given and true labels
+)->list:
+    "Class names as a list; raises `ValueError` where one is named twice"
+    if vocab is None:
+        columns = [c for c in ('label','true') if c in table]
+        return sorted({o for c in columns for o in table[c].unique().tolist() if o is not None})
+    vocab = list(vocab)
+    if len(set(vocab))<len(vocab): raise ValueError(f"vocab names a class twice: {vocab}")
+    return vocab
+
+# %% ../../nbs/data/02_tables.ipynb #4ff280f9
+def folder_table(
+    path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
+    train:str='train', # Name of the training folder
+    valid:str='valid', # Name of the validation folder
+    valid_pct:float=None, # Where given, the training images alone, without `is_valid`
+)->pd.DataFrame: # Columns `file`, `label` and, where there is a validation folder, `is_valid`; sorted by class and name
+    "The images in one folder per class; raises `FileNotFoundError` for a folder that isn't there, and `ValueError` for a class without images"
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is no folder: expected one with {train}/<class>/<image> and {valid}/<class>/<image>")
+    has_train,has_valid = (path/train).is_dir(),(path/valid).is_dir()
+    if has_valid and not has_train:
+        raise FileNotFoundError(f"{path} has a folder {valid!r} and none named {train!r}: name the training folder with train=")
+    res = class_table(path/train if has_train else path)
+    if not has_valid or valid_pct is not None: return res
+    return pd.concat([res.assign(is_valid=False), class_table(path/valid).assign(is_valid=True)], ignore_index=True)
+
+# %% ../../nbs/data/02_tables.ipynb #9682db68
+def class_table(
+    path:Path, # Folder with a folder per class
+)->pd.DataFrame: # Columns `file` and `label`, sorted
+    "The images in the class folders in `path`; raises `ValueError` for a class without images"
+    folders = [d for d in sorted(path.iterdir()) if d.is_dir() and d.name[0] not in '._']
+    files = {d.name: _image_names(d) for d in folders}
+    if not files.get('models', True): del files['models']  # where `learn.save` writes
+    empty = [c for c,names in files.items() if not names]
+    if len(empty)==len(files): raise ValueError(f"no images in {path}: expected one folder per class, with the images in it")
+    if empty:
+        raise ValueError(f"class folders without images in {path}: {first_few(empty)}. Remove them, or put images directly into them")
+    rows = [(str(path/c/name),c) for c,names in files.items() for name in names]
+    return pd.DataFrame(rows, columns=['file','label'], dtype=object)
+
+def _image_names(d):
+    "Names of the image files in the folder `d`, sorted"
+    return sorted(f for f in os.listdir(d) if os.path.splitext(f)[1].lower() in image_extensions and f[0]!='.')
+
+# %% ../../nbs/data/02_tables.ipynb #e0a60821
+def to_split(
+    table:pd.DataFrame, # Has the column `is_valid`
+    valid_pct:float=None, # Share of the training rows that is to be held out; `None`: none is
+)->pd.DataFrame: # `table`, or its training rows without `is_valid`
+    "A table that `split_table` is to split, where `valid_pct` is given: its own validation rows go"
+    if valid_pct is None: return table
+    return table[~table['is_valid']].drop(columns='is_valid')
 
 # %% ../../nbs/data/02_tables.ipynb #00000026
 def split_table(
@@ -248,7 +339,7 @@ def noisy_table(
     ids,train = {c:i for i,c in enumerate(vocab)},~table['is_valid'].to_numpy()
     res = table if 'true' in table else table.assign(true=table['label'])
     model = noise if callable(noise) else partial(symmetric_noise, rate=noise)
-    noisy = model(np.array([ids[o] for o in _cells(res.loc[train,'label'])]), n_classes=len(vocab), seed=seed)
+    noisy = model(np.array([ids[o] for o in column_list(res.loc[train,'label'])]), n_classes=len(vocab), seed=seed)
     labels = res['label'].to_numpy(object, copy=True)
     labels[train] = [vocab[i] for i in noisy]
     return res.assign(label=labels)
