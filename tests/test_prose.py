@@ -1,6 +1,6 @@
 """What the pages promise: they run after `pip install`, their figures are those of the csv files, and they keep their length.
 
-    python tests/test_pages.py nbs/tutorials/04_beyond_faces.ipynb     runs a page outside of the clone, with a copy of the package alone"""
+    python tests/test_prose.py nbs/tutorials/04_beyond_faces.ipynb     runs a page outside of the clone, with a copy of the package alone"""
 import ast, io, json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
