@@ -17,7 +17,7 @@ from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .ferplus import fer2013_usage, ferplus_folders, read_fer2013new
 from .loaders import FERDataLoaders, _folder_table
-from .tables import _few
+from .tables import first_few
 from ..files import csv_rows, save_csv, save_text, whole_file
 
 # %% ../../nbs/data/06_fer2013.ipynb #0d020048
@@ -164,7 +164,7 @@ def _write_images(csv_file, work, names, total):
         else:
             done[file] = (i, line, file, label, split)
     if broken:
-        raise ValueError(f"{csv_file} has {len(broken)} broken rows: {_few(broken)}. Correct them and call this again")
+        raise ValueError(f"{csv_file} has {len(broken)} broken rows: {first_few(broken)}. Correct them and call this again")
     return pd.DataFrame(list(done.values()), columns=_row_columns)
 
 _row_columns = ['number','line','file','label','split']
@@ -205,7 +205,7 @@ def _write_tables(work, rows, names, votes):
         text = table.to_csv(index=False, header=False)
         save_text(text, work/ferplus_folders[split]/'label.csv', overwrite=True)
 
-# %% ../../nbs/data/06_fer2013.ipynb #642c4ae2
+# %% ../../nbs/data/06_fer2013.ipynb #d4bb62c3
 def fer2013_table(
     path:str|Path, # `fer2013.csv`, a folder that holds it, or a folder with `train|valid|test/<class>`
     valid:str='valid', # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in most mirrors both)

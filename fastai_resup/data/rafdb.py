@@ -17,7 +17,7 @@ import pandas as pd
 from fastcore.all import delegates, patch
 from .loaders import FERDataLoaders
 from .noise import noise_report
-from .tables import _few
+from .tables import first_few
 from ..files import links_outside
 
 # %% ../../nbs/data/04_rafdb.ipynb #0000004a
@@ -127,7 +127,7 @@ def _parse_name(name):
         raise ValueError(f"image numbers start at 1, got {name[:80]!r}")
     return split,number
 
-# %% ../../nbs/data/04_rafdb.ipynb #5cf96630
+# %% ../../nbs/data/04_rafdb.ipynb #1339ebe1
 def _find_base(path, numbers, base, n_classes):
     "What the class numbers count from"
     if base is None:
@@ -236,7 +236,7 @@ def _check_same_images(a, b):
         raise LabelListError(f"{has.path} line {line}: training image number {only[0]} is not in {lacks.path} "
                              f"({len(only)} such images): are both complete lists of RAF-DB?")
 
-# %% ../../nbs/data/04_rafdb.ipynb #db15634a
+# %% ../../nbs/data/04_rafdb.ipynb #132ff06f
 def rafdb_table(
     path:str|Path, # Folder with `EmoLabel` and `Image`, or with `train/1` … `test/7`; or RAF-DB's label list alone
     noise_list:str|Path=None, # List of noisy training labels, see `read_label_list`; None: the official labels
@@ -257,7 +257,7 @@ def rafdb_table(
         table['true'] = names[df.true]
     return _to_split(table, valid_pct),rafdb_classes
 
-# %% ../../nbs/data/04_rafdb.ipynb #e08269e3
+# %% ../../nbs/data/04_rafdb.ipynb #fd300e29
 def _to_split(table, valid_pct):
     "`table`; where a share of `valid_pct` is to be held out, its training rows alone, without `is_valid`"
     if valid_pct is None: return table
@@ -276,7 +276,7 @@ def _image_files(df, root, images):
     files = [str(root/f) for f in names]
     outside = links_outside(files, root)
     if outside:
-        raise ValueError(f"{len(outside)} images are links that leave {root}: {_few(outside)}. Copy them into the folder")
+        raise ValueError(f"{len(outside)} images are links that leave {root}: {first_few(outside)}. Copy them into the folder")
     return files
 
 # %% ../../nbs/data/04_rafdb.ipynb #00000054
@@ -333,7 +333,7 @@ def _mirror_image(f):
         raise LabelListError(f"{f} is no RAF-DB {split} image, such as {split}_00001_aligned.jpg")
     return split,int(image[2])
 
-# %% ../../nbs/data/04_rafdb.ipynb #367065d2
+# %% ../../nbs/data/04_rafdb.ipynb #ef062f07
 def is_rafdb(
     path:Path, # Folder or file
 )->bool:
@@ -349,5 +349,5 @@ def _begins_with_rafdb(folder):
     names = (o.name for o in folder.iterdir() if o.name[0]!='.')
     return bool(_image_name.fullmatch(next(names, '')))
 
-# %% ../../nbs/data/04_rafdb.ipynb #ba494678
+# %% ../../nbs/data/04_rafdb.ipynb #628eaac7
 def rafdb_labels(clean, noise_list=None, base=None): return join_rafdb(clean, noise_list, base).df # goes with its last caller
