@@ -16,7 +16,9 @@ from fastai.data.load import DataLoader
 from fastcore.foundation import L
 
 from fastai_resup.audit import LabelAudit
-from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, auroc, ordered_pass
+from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup
+from fastai_resup.mixture import auroc
+from fastai_resup.passes import ordered_pass
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.losses import ReSupLoss, Pair, gce_loss, onehot, sce_loss
@@ -33,7 +35,7 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'fac
 
 def make_learn(faces, **kwargs):
     set_seed(0)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=16, noise=.3, seed=0, num_workers=0, cache=True, **kwargs)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=16, noise=0.3, seed=0, num_workers=0, cache=True, **kwargs)
     return ReSupLearner(dls, [net(), net()], splitter=body_head, metrics=accuracy)
 
 @pytest.fixture
@@ -53,20 +55,20 @@ def hooks(model): return [h for m in model.modules() for h in (*m._forward_hooks
 # formulas
 
 rng = np.random.default_rng(0)
-Z,Y,T = rng.normal(size=(6,4))*2,rng.integers(0, 4, 6),rng.dirichlet(np.ones(4), 6)*.8
+Z,Y,T = rng.normal(size=(6,4))*2,rng.integers(0, 4, 6),rng.dirichlet(np.ones(4), 6)*0.8
 P = np.exp(Z)/np.exp(Z).sum(1, keepdims=True)
 z,y,t,PY = torch.tensor(Z),torch.tensor(Y),torch.tensor(T),P[np.arange(6),Y]
 def close(a, b, tol=1e-6): np.testing.assert_allclose(np.asarray(a.detach()), b, rtol=tol, atol=tol)
 
 def test_losses_against_numpy():
-    q = np.full((6,4), .05); q[np.arange(6),Y] += .8
-    close(smoothing_loss(z, y, .2), -(q*np.log(P)).sum(1))
-    close(gce_loss(z, y, .7), (1-PY**.7)/.7)
-    close(sce_loss(z, y, .1, 1., -4.), .1*-np.log(PY)+4*(1-PY))
-    close(sce_loss(z, F.one_hot(y, 4).double(), 2., .5, -6.), 2*-np.log(PY)+3*(1-PY))
+    q = np.full((6,4), 0.05); q[np.arange(6),Y] += 0.8
+    close(smoothing_loss(z, y, 0.2), -(q*np.log(P)).sum(1))
+    close(gce_loss(z, y, 0.7), (1-PY**0.7)/0.7)
+    close(sce_loss(z, y, 0.1, 1., -4.), 0.1*-np.log(PY)+4*(1-PY))
+    close(sce_loss(z, F.one_hot(y, 4).double(), 2., 0.5, -6.), 2*-np.log(PY)+3*(1-PY))
     close(elr_loss(z, y, t, 3.), -np.log(PY)+3*np.log(1-(P*T).sum(1)), 1e-2)     # p is kept 1e-4 off 0 and 1
     close(soft_cross_entropy(z, t), -(T*np.log(P)).sum(1))
-    close(prior_penalty(torch.tensor(P)), (.25*np.log(.25/P.mean(0))).sum())
+    close(prior_penalty(torch.tensor(P)), (0.25*np.log(0.25/P.mean(0))).sum())
 
 def test_gradient_of_elr_by_the_papers_lemma():
     "Its gradient is p - y + lam*g with g_c = p_c/(1-<p,t>) * sum_k (t_k-t_c) p_k (Liu et al. 2020, lemma 2)"
@@ -76,9 +78,9 @@ def test_gradient_of_elr_by_the_papers_lemma():
     close(x.grad, P-np.eye(4)[Y]+3*g, 2e-3)
 
 def test_selection_and_correction_by_hand():
-    w = small_loss_weights(torch.tensor([5.,1,4,2,3]), .4)
+    w = small_loss_weights(torch.tensor([5.,1,4,2,3]), 0.4)
     assert w.tolist()==pytest.approx([0, 5/3, 0, 5/3, 5/3])
-    w = torch.tensor([1.,0.,.5,.5,1.,0.])
+    w = torch.tensor([1.,0.,0.5,0.5,1.,0.])
     hard = np.eye(4)[P.argmax(1)]
     W,one = w.numpy()[:,None],np.eye(4)[Y]
     close(bootstrap_targets(torch.tensor(one).float(), torch.tensor(P).float(), w), (1-W)*one+W*hard)
@@ -86,27 +88,27 @@ def test_selection_and_correction_by_hand():
 
 def test_dividemix_targets_and_loss_against_numpy():
     p = rng.dirichlet(np.ones(4), (2,2,6))
-    w = np.array([.9,.1,.5,.49,1.,0.])
-    one,kept = np.eye(4)[Y],w>=.5
+    w = np.array([0.9,0.1,0.5,0.49,1.,0.])
+    one,kept = np.eye(4)[Y],w>=0.5
     for m in range(2):
         want = np.where(kept[:,None], w[:,None]*one+(1-w[:,None])*p[m].mean(0), p.reshape(4,6,4).mean(0))**2
-        got,k = refine_targets(torch.tensor(one), torch.tensor(p), torch.tensor(w), m, .5, .5)
+        got,k = refine_targets(torch.tensor(one), torch.tensor(p), torch.tensor(w), m, 0.5, 0.5)
         close(got, want/want.sum(1, keepdims=True)); assert k.tolist()==kept.tolist()
     lx = -(T*np.log(P)).sum(1)[kept].mean(); lu = ((P-T)**2).mean(1)[~kept].mean()
-    close(mixmatch_loss(z, t, torch.tensor(kept), 25.), lx+25*lu+(.25*np.log(.25/P.mean(0))).sum())
+    close(mixmatch_loss(z, t, torch.tensor(kept), 25.), lx+25*lu+(0.25*np.log(0.25/P.mean(0))).sum())
     assert mixmatch_loss(z, t, torch.zeros(6, dtype=torch.bool), 1.).isfinite() and mixmatch_loss(z, t, torch.ones(6, dtype=torch.bool), 1.).isfinite()
 
 def test_scn_relabels_only_below_and_beyond_the_margin():
-    a = torch.tensor([.1,.9,.2,.8,.7,.6,.5,.95,.85,.3])
-    low = rank_split(a, .7)
+    a = torch.tensor([0.1,0.9,0.2,0.8,0.7,0.6,0.5,0.95,0.85,0.3])
+    low = rank_split(a, 0.7)
     assert low.nonzero()[:,0].tolist()==[0,2,9]
-    p = torch.tensor([[.61,.39]]*10); p[2] = torch.tensor([.59,.41])
-    assert relabelled(p, torch.ones(10, dtype=torch.long), low, .2).tolist()==[0,1,1,1,1,1,1,1,1,0]      # .59-.41 is within the margin
-    assert rank_loss(a, low, .15).item()==0 and rank_loss(a, low, .8).item()==pytest.approx(.8-(5.3/7-.2), abs=1e-6)
+    p = torch.tensor([[0.61,0.39]]*10); p[2] = torch.tensor([0.59,0.41])
+    assert relabelled(p, torch.ones(10, dtype=torch.long), low, 0.2).tolist()==[0,1,1,1,1,1,1,1,1,0]      # 0.59-0.41 is within the margin
+    assert rank_loss(a, low, 0.15).item()==0 and rank_loss(a, low, 0.8).item()==pytest.approx(0.8-(5.3/7-0.2), abs=1e-6)
 
 def test_rul_mixes_by_relative_uncertainty():
     s = torch.tensor([1.,3.,1.])
-    assert mix_by_uncertainty(torch.eye(3), s, torch.tensor([1,2,0])).tolist()==[[.25,.75,0],[0,.75,.25],[.5,0,.5]]
+    assert mix_by_uncertainty(torch.eye(3), s, torch.tensor([1,2,0])).tolist()==[[0.25,0.75,0],[0,0.75,0.25],[0.5,0,0.5]]
 
 def test_eac_maps_of_mirrored_images():
     torch.manual_seed(0)
@@ -123,8 +125,8 @@ def test_eac_maps_of_mirrored_images():
 def test_mixtures_find_the_small_losses():
     torch.manual_seed(0)
     l,right = torch.cat([torch.rand(300)**2, 2+torch.rand(100)*2]),np.arange(400)<300
-    assert ((small_loss_posterior(l)>.5).numpy()==right).all()
-    assert ((LossMixture().fit(l).p_clean(l)>.5).numpy()==right).all()
+    assert ((small_loss_posterior(l)>0.5).numpy()==right).all()
+    assert ((LossMixture().fit(l).p_clean(l)>0.5).numpy()==right).all()
 
 # mechanisms
 
@@ -134,17 +136,17 @@ def test_every_batch_knows_its_images(learn):
     learn.fit(2, cbs=[cb, spy])
     assert len(spy.seen)==10 and all(spy.seen)
 
-@pytest.mark.parametrize('make,f', [(LabelSmoothing, smoothing_loss), (GCE, gce_loss), (SCE, partial(sce_loss, alpha=.1))])
+@pytest.mark.parametrize('make,f', [(LabelSmoothing, smoothing_loss), (GCE, gce_loss), (SCE, partial(sce_loss, alpha=0.1))])
 def test_loss_of_the_learner_is_that_of_both_networks(learn, make, f):
     spy = Spy(lambda l: (l.loss.item(), sum(f(z, torch.as_tensor(l.y)).mean() for z in l.pred).item()))
     learn.fit(1, cbs=[make(), spy])
     assert len(spy.seen)==5 and np.allclose(*zip(*spy.seen), rtol=1e-5)
 
 def test_elr_remembers(learn):
-    cb = ELR(beta=.5)
+    cb = ELR(beta=0.5)
     learn.fit(2, 1e-2, cbs=cb)
     mass = cb.targets.sum(-1)
-    assert set(mass.double().round(decimals=4).flatten().tolist())<={0., .5, .75} and torch.allclose(*mass)
+    assert set(mass.double().round(decimals=4).flatten().tolist())<={0., 0.5, .75} and torch.allclose(*mass)
     before = cb.targets.clone()
     learn.fit(1, 1e-2, cbs=cb)
     assert not torch.equal(before, cb.targets) and (cb.targets.sum(-1)>=mass-1e-5).all()
@@ -152,7 +154,7 @@ def test_elr_remembers(learn):
     assert torch.equal(cb.given[i], learn.dls.train_targs[i]) and learn.clean_score.shape==(2,84)
 
 def test_co_teaching_drops_by_schedule_and_lets_the_other_choose(learn):
-    cb = CoTeaching(ramp=.75)
+    cb = CoTeaching(ramp=0.75)
     def both(l):
         l0,l1 = (F.cross_entropy(z.detach(), torch.as_tensor(l.y), reduction='none').numpy() for z in l.pred)
         n = int((1-cb.drop)*16+1e-6)
@@ -165,7 +167,7 @@ def test_co_teaching_drops_by_schedule_and_lets_the_other_choose(learn):
     torch.testing.assert_close(learn.clean_score, own)
 
 def test_m_correction_corrects_after_its_warmup(learn):
-    cb,n = MCorrection(warmup=.5),{}
+    cb,n = MCorrection(warmup=0.5),{}
     def moved(l): n.setdefault(l.epoch, []).append(0. if cb.corrected is None else (cb.corrected-onehot(torch.as_tensor(l.y), 7)).abs().sum().item())
     learn.fit(4, 1e-2, cbs=[cb, Spy(moved)])
     assert [sum(n[e])>0 for e in range(4)]==[False,False,True,True]
@@ -175,7 +177,7 @@ def test_m_correction_corrects_after_its_warmup(learn):
 
 def test_m_correction_mixes_images_and_labels(faces):
     learn = make_learn(faces, batch_tfms=[])
-    cb,x0 = MCorrection(alpha=1., warmup=0., prior=.5),{}
+    cb,x0 = MCorrection(alpha=1., warmup=0., prior=0.5),{}
     class Before(Callback):
         order = -5
         def before_batch(self): x0['x'] = self.x.clone()
@@ -184,7 +186,7 @@ def test_m_correction_mixes_images_and_labels(faces):
         y = F.one_hot(torch.as_tensor(l.y), 7).float(); q = cb.lam*y+(1-cb.lam)*y[cb.other]
         if cb.corrected is not None: q = cb.lam*cb.corrected+(1-cb.lam)*cb.corrected[:,cb.other]
         want = sum(-(r*z.log_softmax(-1)).sum(1).mean() for r,z in zip(q.expand(2,-1,-1), l.pred))
-        if cb.corrected is not None: want = want+.5*sum(prior_penalty(z.softmax(-1)) for z in l.pred)
+        if cb.corrected is not None: want = want+0.5*sum(prior_penalty(z.softmax(-1)) for z in l.pred)
         return torch.allclose(mixed, l.x, atol=1e-5), abs(want.item()-l.loss.item())<1e-4
     spy = Spy(right)
     with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=[Before(), cb, spy])
@@ -202,12 +204,12 @@ def test_dividemix_divides_by_the_other_network(learn):
     assert all(n==16 for o in spy.seen[:5] for n,_ in o) and cb.kept==[[0.,1.]]
 
 def test_dividemix_trains_on_its_mixed_images(learn):
-    cb = DivideMix(ramp=.5, lam_r=.3)
+    cb = DivideMix(ramp=0.5, lam_r=0.3)
     lams = []
     def check(l):
         if not cb.divided: return True
         lams.append(cb.lam_now())
-        want = sum(mixmatch_loss(z, q, k, lams[-1], .3) for z,(_,q,k) in zip(l.pred, cb.parts))
+        want = sum(mixmatch_loss(z, q, k, lams[-1], 0.3) for z,(_,q,k) in zip(l.pred, cb.parts))
         with torch.no_grad(): again = [n(x) for n,(x,*_) in zip(l.model.nets, cb.parts)]
         return bool(torch.isclose(want, l.loss)) and all(torch.allclose(a, z, atol=1e-4) for a,z in zip(again, l.pred))
     spy = Spy(check)
@@ -225,7 +227,7 @@ def test_second_view_is_of_the_same_images(faces):
         assert all(spy.seen)==same
 
 def test_scn_cures_late_and_trains_its_heads(learn):
-    cb = SCN(relabel=.5, lead=0., high=.5)
+    cb = SCN(relabel=0.5, lead=0., high=0.5)
     heads = []
     class SeeHeads(Callback):
         def after_batch(self):
@@ -237,13 +239,13 @@ def test_scn_cures_late_and_trains_its_heads(learn):
     assert (learn.clean_score>0).all() and (learn.clean_score<1).all() and not torch.equal(*learn.clean_score)
 
 def test_scn_loss_by_hand(learn):
-    cb = SCN(gamma=.4)
+    cb = SCN(gamma=0.4)
     def both(l):
         want = 0
         for m,zz in enumerate(l.pred):
             a = cb.heads[m](cb.features[m])[:,0].detach().numpy(); o = np.argsort(a)
-            rr = max(0, .15-(a[o[5:]].mean()-a[o[:5]].mean()))                   # 30 % of 16 are 5
-            want += .4*rr+.6*F.cross_entropy(torch.tensor(a)[:,None]*zz.detach(), torch.as_tensor(l.y)).item()
+            rr = max(0, 0.15-(a[o[5:]].mean()-a[o[:5]].mean()))                   # 30 % of 16 are 5
+            want += 0.4*rr+0.6*F.cross_entropy(torch.tensor(a)[:,None]*zz.detach(), torch.as_tensor(l.y)).item()
         return l.loss.item(),want
     spy = Spy(both)
     learn.fit(1, cbs=[cb, spy])
@@ -294,7 +296,7 @@ def test_eac_erases_and_asks_for_consistency(learn):
     spy = Spy(seen)
     learn.fit(1, 0., cbs=[Before(), cb, spy])
     share = torch.cat([s for s,_ in spy.seen])
-    assert .01<share.min() and share.max()<.27 and share.std()>.01 and all(c>0 for _,c in spy.seen)
+    assert 0.01<share.min() and share.max()<0.27 and share.std()>0.01 and all(c>0 for _,c in spy.seen)
     with torch.no_grad():
         for n in learn.model.nets:
             c = n[0][0]; c.weight.copy_(c.weight+c.weight.flip(-1)); c.stride,c.padding = (1,1),(2,2)
@@ -374,7 +376,7 @@ def test_wrong_labels_can_be_listed_after_any_method(faces, name):
 def test_what_cannot_work_says_so(learn):
     with pytest.raises(ValueError, match='GCE and LossReweight would each set the loss'): learn.fit(1, cbs=[GCE(), MixtureRefit(), LossReweight()])
     with pytest.raises(ValueError, match='ELR and ReSup would each set the loss'): learn.fit(1, cbs=[ELR(), ReSup()])
-    learn.loss_func = ReSupLoss(label_smoothing=.1)
+    learn.loss_func = ReSupLoss(label_smoothing=0.1)
     with pytest.raises(ValueError, match='a loss of its own'): learn.fit(1, cbs=ELR())
     learn.loss_func = ReSupLoss()
     with pytest.raises(ValueError, match='leave MixUp out'): learn.fit(1, cbs=[DivideMix(), MixUp()])
@@ -386,7 +388,7 @@ def test_what_cannot_work_says_so(learn):
 def test_soft_labels():
     "Those methods that are defined on them train, the others say what they need"
     torch.manual_seed(0)
-    ds = [(torch.randn(3,32,32), torch.tensor([.7,.3,0,0,0,0,0])) for _ in range(32)]
+    ds = [(torch.randn(3,32,32), torch.tensor([0.7,0.3,0,0,0,0,0])) for _ in range(32)]
     dls = DataLoaders(*(DataLoader(ds, bs=16, num_workers=0) for _ in range(2))); dls.n_inp = 1
     for name in peers:
         if name=='mixup': continue
@@ -395,7 +397,7 @@ def test_soft_labels():
             if name in ('label_smoothing','sce','elr'): learn.fit(2, cbs=peers[name]())
             elif name=='co_teaching':
                 with pytest.raises(ValueError, match='pass noise_rate'): learn.fit(1, cbs=CoTeaching())
-                with pytest.raises(TypeError, match='soft'): learn.fit(1, cbs=CoTeaching(noise_rate=.3))
+                with pytest.raises(TypeError, match='soft'): learn.fit(1, cbs=CoTeaching(noise_rate=0.3))
             else:
                 with pytest.raises(TypeError, match='soft'): learn.fit(1, cbs=peers[name]())
 

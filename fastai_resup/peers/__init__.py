@@ -3,3 +3,4 @@ from .base import *
 from .losses import *
 from .selection import *
 from .fer import *
+from .registry import *

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
-from fastai.basics import *
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler
+from fastai.torch_core import get_model
 from ..callbacks import LossReweight
 from ..losses import is_soft
 from ..passes import check_paired, keep_order, ordered_pass
@@ -33,13 +34,21 @@ def evaluating(
 
 # %% ../../nbs/peers/00_base.ipynb #00000042
 class Peer(Callback):
-    """Base of the peer methods: gives each batch the ids of its images, hands the pair the method's loss, and leaves `learn.clean_score`.
+    """Base of the peer methods: finds the ids of each batch's images, sets the loss of the pair, and leaves `learn.clean_score`.
 
-    A subclass defines `net_loss` (or `batch_loss`), and what it needs of `start_epoch`, `start_batch` and `scores`. Epochs of `lr_find` train by plain cross entropy
-    and leave no trace. `cost` says how often a training image goes through each network: `train` forward and backward in a batch, `guess` forward only in a batch, `passes` forward only once an epoch;
-    `end` passes follow the last epoch. A method that `mixes` shows networks images or features that have no label of their own, so that a `MixtureRefit` beside it looks at all images after each epoch. Raises `TypeError` without two networks or on soft labels that a method can't use, `ValueError` beside another method or a mixing callback."""
+    A subclass defines `net_loss` (or `batch_loss`), and what it needs of `start_epoch`, `start_batch` and `scores`.
+    Epochs of `lr_find` train by cross entropy and leave no trace.
+
+    `cost` says how often a training image goes through each network: `train` forward and backward in a batch, `guess` forward in a batch,
+    `passes` forward once an epoch, `end` forward once after the last epoch. A method that `mixes` trains on images or features without a
+    label of their own, so a `MixtureRefit` beside it passes over all images after each epoch.
+
+    Raises `TypeError` without two networks or on soft labels that a method can't use,
+    `ValueError` beside another method or a mixing callback."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
-    soft,mixable,mixes = False,False,False # Does it take soft labels? Does its loss allow fastai's `MixUp`? Does it mix images or features itself?
+    soft = False    # Does it take soft labels?
+    mixable = False # Does its loss allow fastai's `MixUp`?
+    mixes = False   # Does it mix images or features itself?
     cost = dict(train=1, guess=0, passes=0, end=0)
     _learn,active,trained = None,False,False
 
@@ -61,13 +70,21 @@ class Peer(Callback):
         "Refuse what can't work"
         name = type(self).__name__
         check_paired(self.learn, name)
-        if self.learn.loss_func.label_smoothing or self.learn.loss_func.weight is not None:
-            raise ValueError(f'{name} has a loss of its own, in which the label smoothing and class weights of `ReSupLoss` have no place: make the learner without them.')
-        for cb in self.learn.cbs:
-            if cb is not self and isinstance(cb, (Peer, LossReweight)):
-                raise ValueError(f'{name} and {type(cb).__name__} would each set the loss of the pair: train with one of them.')
-            if isinstance(cb, MixHandler) and not self.mixable:
-                raise ValueError(f'{name} judges the label of each image, and {type(cb).__name__} mixes images: leave {type(cb).__name__} out.')
+        loss_func = self.learn.loss_func
+        if loss_func.label_smoothing or loss_func.weight is not None:
+            raise ValueError(f'{name} has a loss of its own, in which the label smoothing and class weights of `ReSupLoss` have no place: '
+                             'make the learner without them.')
+        for cb in self.learn.cbs: self.check_beside(cb)
+
+    def check_beside(self,
+        cb:Callback, # Another callback of the learner
+    ):
+        "Raise ValueError where this method can't train beside `cb`"
+        name,other = type(self).__name__,type(cb).__name__
+        if cb is not self and isinstance(cb, (Peer, LossReweight)):
+            raise ValueError(f'{name} and {other} would each set the loss of the pair: train with one of them.')
+        if isinstance(cb, MixHandler) and not self.mixable:
+            raise ValueError(f'{name} judges the label of each image, and {other} mixes images: leave {other} out.')
 
     def before_train(self):
         "Begin an epoch, unless `lr_find` does"
@@ -82,7 +99,8 @@ class Peer(Callback):
         "Look up the batch's ids"
         if not self.active: return
         if is_soft(self.y) and not self.soft:
-            raise TypeError(f'{type(self).__name__} needs one class id per image, and these labels are soft: use hard labels (for FERPlus rule="majority").')
+            raise TypeError(f'{type(self).__name__} needs one class id per image, and these labels are soft: '
+                            'use hard labels (for FERPlus rule="majority").')
         at,bs = self.iter,self.dl.bs
         self.ids = torch.as_tensor(self.dl.order[at*bs:(at+1)*bs], device=self.x.device)
         self.start_batch()
@@ -105,7 +123,8 @@ class Peer(Callback):
     )->Tensor:       # A scalar, or shape (B,) with reduction 'none'
         "What `Pair.with_loss` is given"
         loss = self.batch_loss(pair, targ.as_subclass(Tensor)).expand(len(targ))
-        return loss.mean() if reduction=='mean' else loss.sum() if reduction=='sum' else loss
+        if reduction=='none': return loss
+        return loss.mean() if reduction=='mean' else loss.sum()
 
     def batch_loss(self,
         pair, # `Pair` of logits
@@ -121,7 +140,7 @@ class Peer(Callback):
         "For subclasses: called before each training batch, with `ids` (B,), the places of its images in the training set"
 
     def scores(self): # Shape (2, N), or None
-        "For subclasses: how right each label looks to each network, asked after the last epoch"
+        "For subclasses: how clean each label looks to each network, after the last epoch"
 
     def net_loss(self,
         m:int,    # Which network, 0 or 1
@@ -137,7 +156,8 @@ class Peer(Callback):
         pre:bool=False, # Call it before the part's answer, as `register_forward_pre_hook` does?
     ):
         "Hook `f` on `module` until the model has answered"
-        self.hooks = [*getattr(self, 'hooks', []), module.register_forward_pre_hook(f) if pre else module.register_forward_hook(f)]
+        register = module.register_forward_pre_hook if pre else module.register_forward_hook
+        self.hooks = [*getattr(self, 'hooks', []), register(f)]
 
     def unhook(self):
         "Remove what `hook` has added"
@@ -168,4 +188,7 @@ def image_losses(
     learn, # A `ReSupLearner`
 )->Tensor: # Cross entropy of both networks, shape (2, N), in the order of the training images
     "How badly each training label fits, un-augmented"
-    return ordered_pass(learn, lambda pair,y: torch.stack([F.cross_entropy(z.float(), y.as_subclass(Tensor), reduction='none') for z in pair]))
+    def losses(pair, y):
+        y = y.as_subclass(Tensor)
+        return torch.stack([F.cross_entropy(z.float(), y, reduction='none') for z in pair])
+    return ordered_pass(learn, losses)

@@ -11,7 +11,7 @@ __all__ = ['smoothing_loss', 'LabelSmoothing', 'GCE', 'SCE', 'elr_loss', 'ELR']
 import torch
 from torch import Tensor
 import torch.nn.functional as F
-from fastai.basics import *
+from fastcore.basics import store_attr
 from ..losses import cosine_to_label, gce_loss, sce_loss
 from .base import Peer
 
@@ -19,7 +19,7 @@ from .base import Peer
 def smoothing_loss(
     logits:Tensor, # Shape (B, K)
     y:Tensor,      # Class ids (B,), or soft labels (B, K)
-    eps:float=.1,  # Share spread over all classes
+    eps:float=0.1,  # Share spread over all classes
 )->Tensor:         # Shape (B,)
     "Cross entropy with smoothed labels (Szegedy et al. 2016, section 7)"
     return F.cross_entropy(logits, y, reduction='none', label_smoothing=eps)
@@ -29,7 +29,7 @@ class LabelSmoothing(Peer):
     "Label smoothing (Szegedy et al., CVPR 2016; Lukasik et al., ICML 2020)"
     soft,mixable = True,True
     def __init__(self,
-        eps:float=.1, # Share of each label that is spread over all classes
+        eps:float=0.1, # Share of each label that is spread over all classes
     ): store_attr()
     def net_loss(self, m, z, y): return smoothing_loss(z, y, self.eps)
 
@@ -38,7 +38,7 @@ class GCE(Peer):
     "Generalised cross entropy (Zhang & Sabuncu, NeurIPS 2018); raises ValueError unless `q` lies in (0, 1]"
     mixable = True
     def __init__(self,
-        q:float=.7, # Between cross entropy (towards 0) and mean absolute error (1)
+        q:float=0.7, # Between cross entropy (towards 0) and mean absolute error (1)
     ):
         if not 0<q<=1: raise ValueError(f'q must lie in (0, 1], not {q}: near 0 it is cross entropy, at 1 the mean absolute error')
         store_attr()
@@ -49,7 +49,7 @@ class SCE(Peer):
     "Symmetric cross entropy (Wang et al., ICCV 2019)"
     soft,mixable = True,True
     def __init__(self,
-        alpha:float=.1,  # Factor of the cross entropy
+        alpha:float=0.1,  # Factor of the cross entropy
         beta:float=1.,   # Factor of the reverse cross entropy
         log_zero:float=-4., # What log 0 is taken for
     ): store_attr()
@@ -64,7 +64,8 @@ def elr_loss(
 )->Tensor:         # Shape (B,)
     "Cross entropy with early-learning regularisation (Liu et al. 2020, equation 6)"
     p = _inner(logits.softmax(-1))
-    return F.cross_entropy(logits, y, reduction='none') + lam*(1-(p*t).sum(-1)).log()
+    agreement = (p*t).sum(-1)
+    return F.cross_entropy(logits, y, reduction='none') + lam*(1-agreement).log()
 
 # %% ../../nbs/peers/01_losses.ipynb #00000058
 def _inner(p, eps=1e-4):
@@ -74,25 +75,29 @@ def _inner(p, eps=1e-4):
 
 # %% ../../nbs/peers/01_losses.ipynb #00000059
 class ELR(Peer):
-    "Early-learning regularisation (Liu et al., NeurIPS 2020): `targets` (2, N, K) remembers what each network said of each image"
+    """Early-learning regularisation (Liu et al., NeurIPS 2020).
+
+    `targets` (2, N, K) is the moving average of each network's predictions."""
     soft = True
     def __init__(self,
         lam:float=3.,  # Factor of the regularisation
-        beta:float=.7, # Share of a target that stays, at each visit of its image
+        beta:float=0.7, # Share of a target that stays, at each visit of its image
     ):
         store_attr()
         self.targets,self.given = None,None
 
     def start_epoch(self):
         n = len(self.dls.train_ds)
-        if self.given is None or len(self.given)!=n: self.targets,self.given = None,torch.zeros(n) # new, or another data set
+        if self.given is None or len(self.given)!=n: # new, or another data set
+            self.targets,self.given = None,torch.zeros(n)
 
     def start_batch(self):
-        if self.targets is None: self.given = self.y.new_zeros(len(self.given), *self.y.shape[1:]).as_subclass(Tensor)
-        self.given[self.ids] = self.y.as_subclass(Tensor)
+        y = self.y.as_subclass(Tensor)
+        if self.targets is None: self.given = y.new_zeros(len(self.given), *y.shape[1:])
+        self.given[self.ids] = y
 
     def net_loss(self, m, z, y):
-        "Move the targets of this batch, then ask for agreement"
+        "Move the targets of this batch, then reward agreement with them"
         p = _inner(z.detach().softmax(-1))
         if self.targets is None: self.targets = p.new_zeros(2, len(self.dls.train_ds), p.shape[1])
         t = self.beta*self.targets[m,self.ids] + (1-self.beta)*p
@@ -100,6 +105,8 @@ class ELR(Peer):
         return elr_loss(z, y, t, self.lam)
 
     def scores(self):
-        "Cosine of target and given label; of images never seen, that of knowing nothing"
-        s = torch.stack([cosine_to_label(t, self.given) for t in self.targets])
-        return s.where(self.targets.sum(-1)>0, s.new_tensor(self.targets.shape[-1]**-.5)).cpu()
+        "Cosine of target and given label; images that were never seen have that of a uniform target"
+        scores = torch.stack([cosine_to_label(t, self.given) for t in self.targets])
+        uniform = self.targets.shape[-1]**-0.5
+        seen = self.targets.sum(-1)>0
+        return scores.where(seen, scores.new_tensor(uniform)).cpu()

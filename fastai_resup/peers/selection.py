@@ -9,12 +9,13 @@ __all__ = ['small_loss_weights', 'CoTeaching', 'prior_penalty', 'bootstrap_targe
            'small_loss_posterior', 'refine_targets', 'mixmatch_loss', 'DivideMix']
 
 # %% ../../nbs/peers/02_selection.ipynb #a0000004
-import warnings
+import math, warnings
 import torch
 from torch import Tensor
 import torch.nn.functional as F
 from torch.distributions.beta import Beta
-from fastai.basics import *
+from fastcore.basics import store_attr
+from fastai.torch_core import to_device
 from sklearn.mixture import GaussianMixture
 from ..losses import onehot
 from ..mixture import BetaMixture, DegenerateMixtureError, clean_lookup, p_clean
@@ -25,19 +26,21 @@ def small_loss_weights(
     losses:Tensor, # Losses of one network, shape (B,)
     drop:float,    # Share to drop, in [0, 1)
 )->Tensor:         # 1 for kept images and 0 for dropped ones, times B over the number kept, shape (B,)
-    "Keep the images with the smallest losses, at least one, and let their mean count like a batch's (Han et al. 2018, algorithm 1)"
+    """Weights of the images with the smallest losses, at least one; their mean loss counts as much as that of a whole batch.
+
+    Han et al. 2018, algorithm 1"""
     keep = max(1, int((1-drop)*len(losses)+1e-6))
     w = torch.zeros_like(losses)
     return w.index_fill_(0, losses.detach().argsort()[:keep], len(losses)/keep)
 
 # %% ../../nbs/peers/02_selection.ipynb #0000005d
 class CoTeaching(Peer):
-    """Co-teaching (Han et al., NeurIPS 2018): each network learns from the images whose loss the other one finds small; `dropped` holds the share of each epoch.
+    """Co-teaching (Han et al., NeurIPS 2018): each network learns from the images on which the other one has a small loss.
 
-    Raises ValueError where no noise rate is given and the true labels aren't known."""
+    `dropped` holds the dropped share of each epoch. Raises ValueError where no noise rate is given and the true labels aren't known."""
     cost = dict(Peer.cost, end=1)
     def __init__(self,
-        noise_rate:float=None, # Share of wrong labels; None: the true one, from `dls.true_targs`, as in the paper
+        noise_rate:float=None, # Noise rate, in [0, 1]; None: the true one, from `dls.true_targs`, as in the paper
         ramp:float=10/200,     # Share of the training in which the dropped share rises to `noise_rate`
     ):
         store_attr()
@@ -46,20 +49,24 @@ class CoTeaching(Peer):
     def start_epoch(self):
         "The share to drop in this epoch"
         rate = self.known_rate() if self.noise_rate is None else self.noise_rate
-        self.drop = rate*min(self.epoch/max(self.ramp*self.n_epoch, 1e-6), 1)
+        risen = self.epoch/max(self.ramp*self.n_epoch, 1e-6)
+        self.drop = rate*min(risen, 1)
         self.dropped = [*self.dropped, self.drop]
 
     def known_rate(self)->float:
-        "The true share of wrong labels; raises ValueError where it isn't known"
+        "The true noise rate; raises ValueError where it isn't known"
         true = getattr(self.dls, 'true_targs', None)
-        if true is None: raise ValueError('CoTeaching has to be told the share of wrong labels, because the true labels are not known: pass noise_rate.')
-        return (true!=self.dls.train_targs).float().mean().item()
+        if true is None: raise ValueError('CoTeaching needs the noise rate, and the true labels are not known: pass noise_rate.')
+        noisy = true!=self.dls.train_targs
+        return noisy.float().mean().item()
 
     def batch_loss(self, pair, y):
         l0,l1 = (F.cross_entropy(z.float(), y, reduction='none') for z in pair)
         return small_loss_weights(l1, self.drop)*l0 + small_loss_weights(l0, self.drop)*l1
 
-    def scores(self): return (-image_losses(self.learn)).exp() # small loss, as the probability of the given label
+    def scores(self):
+        "Probability of each given label: exp(-loss)"
+        return (-image_losses(self.learn)).exp()
 
 # %% ../../nbs/peers/02_selection.ipynb #00000060
 def prior_penalty(
@@ -68,41 +75,57 @@ def prior_penalty(
     "Divergence of a batch's mean prediction from the uniform distribution (Tanaka et al. 2018; Arazo et al. 2019, section 3.4)"
     return (-math.log(p.shape[-1]) - p.mean(0).clamp(min=1e-8).log()).mean()
 
+# %% ../../nbs/peers/02_selection.ipynb #59f130f7
+def draw_share(
+    alpha:float, # Above 1 shares near 1/2 are likely, below 1 shares near 0 and 1
+)->float: # Within (0, 1)
+    "Share of the first of two images in a blend, from Beta(alpha, alpha)"
+    return Beta(alpha, alpha).sample().item()
+
 # %% ../../nbs/peers/02_selection.ipynb #00000061
 def bootstrap_targets(
     y:Tensor,      # Given labels as distributions, shape (B, K)
     p:Tensor,      # Probabilities that the network itself gives, shape (B, K)
-    w:Tensor,      # p(label is wrong), shape (B,)
+    w:Tensor,      # p(label is noisy), shape (B,)
     hard:bool=True, # Take the predicted class instead of the probabilities?
 )->Tensor:         # Shape (B, K)
-    "Labels corrected by the share in which they are thought wrong (Arazo et al. 2019, equation 8)"
+    "Labels moved towards the prediction by the probability that they are noisy (Arazo et al. 2019, equation 8)"
     z = onehot(p.argmax(-1), p.shape[-1]) if hard else p
     return torch.lerp(y, z, w[:,None])
 
 # %% ../../nbs/peers/02_selection.ipynb #00000063
 class LossMixture:
-    "A Beta mixture on losses (Arazo et al. 2019, section 3.2): `fit` to all of one network's losses, `p_clean` of any"
+    "A Beta mixture on losses (Arazo et al. 2019, section 3.2): `fit` takes all losses of one network, `p_clean` any"
     def fit(self,
         losses:Tensor, # Losses, shape (N,)
     ):
-        "Bring the losses to [0, 1] by their 5th and 95th percentile and fit the mixture; raises `DegenerateMixtureError` where there are no two components"
-        lo,hi = torch.quantile(losses.double(), torch.tensor([.05,.95], dtype=torch.double)).tolist()
+        """Bring the losses to [0, 1] by their 5th and 95th percentile and fit the mixture.
+
+        Raises `DegenerateMixtureError` where there are no two components"""
+        shares = torch.tensor([0.05, 0.95], dtype=torch.double)
+        lo,hi = torch.quantile(losses.double(), shares).tolist()
         if hi-lo<1e-6: raise DegenerateMixtureError(f'the losses are all alike ({lo:.3g}), so they tell nothing apart')
-        mixture = BetaMixture().fit(self._unit(losses, lo, hi).numpy())
-        self.lo,self.hi,self.mixture,self.lookup = lo,hi,mixture,clean_lookup(mixture)
+        self.lo,self.hi = lo,hi
+        self.mixture = BetaMixture().fit(self._unit(losses).numpy())
+        self.lookup = clean_lookup(self.mixture)
         return self
 
     def p_clean(self,
         losses:Tensor, # Losses, any shape
-    )->Tensor:         # p(label is right), same shape
-        "By the lookup, which falls everywhere with the loss"
-        return p_clean(self._unit(losses, self.lo, self.hi), self.lookup)
+    )->Tensor:         # Same shape
+        "p(clean) by the lookup, which falls everywhere with the loss"
+        return p_clean(self._unit(losses), self.lookup)
 
-    def _unit(self, l, lo, hi): return 1-((l-lo)/(hi-lo)).clamp(0, 1)
+    def _unit(self, losses):
+        "1 for the smallest losses, 0 for the largest"
+        share = (losses-self.lo)/(self.hi-self.lo)
+        return 1-share.clamp(0, 1)
 
 # %% ../../nbs/peers/02_selection.ipynb #00000065
 class MCorrection(Peer):
-    "M-correction (Arazo et al., ICML 2019): MixUp, a Beta mixture on the losses, and labels replaced in part by the network's own opinion; `mixtures` holds a `LossMixture` per network"
+    """M-correction (Arazo et al., ICML 2019): MixUp, a Beta mixture on the losses, and labels replaced in part by predictions.
+
+    `fits` holds a `LossMixture` per network, None before the first fit."""
     mixes = True
     cost = dict(train=1, guess=1, passes=1, end=1)
     def __init__(self,
@@ -123,15 +146,17 @@ class MCorrection(Peer):
         losses:Tensor, # Shape (2, N), see `image_losses`
     ):
         "Fit each network's mixture; one that can't be fitted stays as it was, with a warning"
-        for m,l in enumerate(losses):
-            try: self.fits[m] = LossMixture().fit(l)
-            except DegenerateMixtureError as e: warnings.warn(f'M-correction keeps the former mixture of network {m}, or its labels ({e})')
+        for m,of_one in enumerate(losses):
+            try: self.fits[m] = LossMixture().fit(of_one)
+            except DegenerateMixtureError as e:
+                warnings.warn(f'M-correction keeps the former mixture of network {m}, or its labels ({e})')
 
     def start_batch(self):
         "Correct the labels, then mix images and labels"
-        y,x = self.y.as_subclass(Tensor),self.x.as_subclass(Tensor)
+        x,y = self.x.as_subclass(Tensor),self.y.as_subclass(Tensor)
         self.corrected = self.correct(x, y) if self.warm else None
-        self.lam,self.other = Beta(self.alpha, self.alpha).sample().item(),torch.randperm(len(y), device=y.device)
+        self.lam = draw_share(self.alpha)
+        self.other = torch.randperm(len(y), device=y.device)
         self.learn.xb = (torch.lerp(x[self.other], x, self.lam),)
 
     def correct(self,
@@ -139,28 +164,37 @@ class MCorrection(Peer):
         y:Tensor, # Given class ids, shape (B,)
     )->Tensor:    # Shape (2, B, K)
         "Each network's targets"
-        with torch.no_grad(), evaluating(self.net) as net: z = [o.float() for o in net.pair(x)]
-        res = []
-        for fit,o in zip(self.fits, z):
-            w = 1-fit.p_clean(F.cross_entropy(o, y, reduction='none')) if fit else torch.zeros(len(y), device=y.device)
-            res.append(bootstrap_targets(onehot(y, o.shape[-1]), o.softmax(-1), w, self.hard))
-        return torch.stack(res)
+        with torch.no_grad(), evaluating(self.net) as net: logits = [z.float() for z in net.pair(x)]
+        return torch.stack([self.correct_one(fit, z, y) for fit,z in zip(self.fits, logits)])
+
+    def correct_one(self,
+        fit,      # `LossMixture` of one network, or None
+        z:Tensor, # Its logits, shape (B, K)
+        y:Tensor, # Given class ids, shape (B,)
+    )->Tensor:    # Shape (B, K)
+        "One network's targets; the given labels where there is no mixture"
+        given = onehot(y, z.shape[-1])
+        if fit is None: return given
+        noisy = 1-fit.p_clean(F.cross_entropy(z, y, reduction='none'))
+        return bootstrap_targets(given, z.softmax(-1), noisy, self.hard)
 
     def net_loss(self, m, z, y):
-        q = onehot(y, z.shape[-1]) if self.corrected is None else self.corrected[m]
+        warming = self.corrected is None
+        q = onehot(y, z.shape[-1]) if warming else self.corrected[m]
         loss = soft_cross_entropy(z, torch.lerp(q[self.other], q, self.lam))
-        return loss if self.corrected is None else loss + self.prior*prior_penalty(z.softmax(-1))
+        return loss if warming else loss + self.prior*prior_penalty(z.softmax(-1))
 
     def scores(self):
         "p(clean) of all images by mixtures on the losses of the trained networks"
         losses = image_losses(self.learn)
         self.fit_mixtures(losses)
-        return torch.stack([f.p_clean(l) for f,l in zip(self.fits, losses)]) if all(self.fits) else None
+        if not all(self.fits): return None
+        return torch.stack([fit.p_clean(of_one) for fit,of_one in zip(self.fits, losses)])
 
 # %% ../../nbs/peers/02_selection.ipynb #00000067
 def sharpen(
     p:Tensor,    # Probabilities, shape (..., K)
-    t:float=.5,  # Temperature; below 1 the largest grows
+    t:float=0.5,  # Temperature; below 1 the largest grows
 )->Tensor:       # Same shape
     "Probabilities to the power of 1/t, normalised (Li et al. 2020, equation 5)"
     p = p**(1/t)
@@ -169,8 +203,10 @@ def sharpen(
 # %% ../../nbs/peers/02_selection.ipynb #00000068
 def small_loss_posterior(
     losses:Tensor, # Losses of one network, shape (N,)
-)->Tensor:         # p(label is right), shape (N,), float32
-    "Posterior of the component with the smaller mean of a Gaussian mixture, on losses brought to [0, 1] (Li et al. 2020, section 3.1); raises `DegenerateMixtureError` where all are alike"
+)->Tensor:         # p(label is clean), shape (N,), float32
+    """Posterior of the component with the smaller mean of a Gaussian mixture, on losses brought to [0, 1] (Li et al. 2020, section 3.1).
+
+    Raises `DegenerateMixtureError` where all losses are alike"""
     lo,hi = losses.min(),losses.max()
     if hi-lo<1e-6: raise DegenerateMixtureError(f'the losses are all alike ({lo:.3g}), so they tell nothing apart')
     x = ((losses-lo)/(hi-lo)).double().numpy()[:,None]
@@ -178,21 +214,23 @@ def small_loss_posterior(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # ten iterations are the method's, whether settled or not
         gm.fit(x)
-    return torch.from_numpy(gm.predict_proba(x)[:,gm.means_.argmin()]).float()
+    small = gm.means_.argmin()
+    return torch.from_numpy(gm.predict_proba(x)[:,small]).float()
 
 # %% ../../nbs/peers/02_selection.ipynb #0000006a
 def refine_targets(
     y:Tensor,   # Given labels as distributions, shape (B, K)
     p:Tensor,   # Probabilities by network and view, shape (2, V, B, K)
-    w:Tensor,   # The *other* network's p(label is right), shape (B,)
+    w:Tensor,   # The *other* network's p(label is clean), shape (B,)
     m:int,      # Which network the targets are for
-    threshold:float=.5, # Labels are kept from this p on
-    t:float=.5, # Temperature of sharpening
+    threshold:float=0.5, # Labels are kept from this p on
+    t:float=0.5, # Temperature of sharpening
 )->tuple:       # Targets (B, K), and which images keep their label (B,)
     "Co-refinement where the label is kept, co-guessing elsewhere (Li et al. 2020, algorithm 1)"
     kept = w>=threshold
     refined = torch.lerp(p[m].mean(0), y, w[:,None])
-    return sharpen(torch.where(kept[:,None], refined, p.mean((0,1))), t),kept
+    guessed = p.mean((0,1))
+    return sharpen(torch.where(kept[:,None], refined, guessed), t),kept
 
 # %% ../../nbs/peers/02_selection.ipynb #0000006c
 def mixmatch_loss(
@@ -202,17 +240,20 @@ def mixmatch_loss(
     lam_u:float,   # Factor of the unlabelled term
     lam_r:float=1., # Factor of the penalty on an uneven mean prediction
 )->Tensor:         # A scalar
-    "Cross entropy of the labelled images, squared error of the others, penalty on an uneven mean prediction (Li et al. 2020, equations 9 to 12)"
+    """Cross entropy of the labelled images, squared error of the others, penalty on an uneven mean prediction.
+
+    Li et al. 2020, equations 9 to 12"""
     p,n = logits.softmax(-1),kept.sum()
-    lx = (soft_cross_entropy(logits, q)*kept).sum()/n.clamp(min=1)
-    lu = (((p-q)**2).mean(-1)*~kept).sum()/(len(kept)-n).clamp(min=1)
-    return lx + lam_u*lu + lam_r*prior_penalty(p)
+    error = ((p-q)**2).mean(-1)
+    labelled = (soft_cross_entropy(logits, q)*kept).sum()/n.clamp(min=1)
+    unlabelled = (error*~kept).sum()/(len(kept)-n).clamp(min=1)
+    return labelled + lam_u*unlabelled + lam_r*prior_penalty(p)
 
 # %% ../../nbs/peers/02_selection.ipynb #0000006e
 class DivideMix(Peer):
     """DivideMix (Li et al., ICLR 2020): co-divide by Gaussian mixtures on the losses, co-refinement, co-guessing and MixMatch.
 
-    `w` (2, N) is each network's p(label is right), `kept` the share of labels that each network keeps, a pair per epoch."""
+    `w` (2, N) is each network's p(label is clean), `kept` the share of labels that each network keeps, a pair per epoch."""
     mixes = True
     cost = dict(train=2, guess=2, passes=1, end=1)
     def __init__(self,
@@ -221,8 +262,8 @@ class DivideMix(Peer):
         ramp:float=16/300,    # Share of the training in which it rises from 0
         lam_r:float=1.,       # Factor of the penalty on an uneven mean prediction
         alpha:float=4.,       # Blends are drawn from Beta(alpha, alpha)
-        t:float=.5,           # Temperature of sharpening
-        threshold:float=.5,   # Labels are kept from this p(label is right) on
+        t:float=0.5,           # Temperature of sharpening
+        threshold:float=0.5,   # Labels are kept from this p(label is clean) on
         confidence_penalty:bool=False, # Add the negative entropy while warming up, as the paper does for asymmetric noise?
     ):
         store_attr()
@@ -234,18 +275,21 @@ class DivideMix(Peer):
         self.divided = self.epoch>=self.warm
         if not self.divided: return
         self.divide()
-        if self.w is None: self.divided = False
-        else: self.kept = [*self.kept, (self.w.flip(0)>=self.threshold).float().mean(1).tolist()]
+        self.divided = self.w is not None
+        if not self.divided: return
+        kept = self.w.flip(0)>=self.threshold
+        self.kept = [*self.kept, kept.float().mean(1).tolist()]
 
     def lam_now(self):
         "Factor of the unlabelled term in this batch"
         since = self.epoch + self.iter/self.n_iter - self.warm
-        return self.lam_u*min(since/max(self.ramp*self.n_epoch, 1e-6), 1)
+        risen = since/max(self.ramp*self.n_epoch, 1e-6)
+        return self.lam_u*min(risen, 1)
 
     def divide(self):
-        "p(label is right) by each network, from the losses of all images"
-        try: self.w = torch.stack([small_loss_posterior(l) for l in image_losses(self.learn)])
-        except DegenerateMixtureError as e: warnings.warn(f'DivideMix keeps the former division, or goes on warming up ({e})')
+        "p(label is clean) by each network, from the losses of all images"
+        try: self.w = torch.stack([small_loss_posterior(o) for o in image_losses(self.learn)])
+        except DegenerateMixtureError as e: warnings.warn(f'DivideMix keeps the former division, or its warm-up goes on ({e})')
 
     def second_view(self):
         "The images of this batch, augmented anew"
@@ -255,10 +299,20 @@ class DivideMix(Peer):
     def start_batch(self):
         "Make each network's mixed images and targets"
         if not self.divided: return
-        x,y = torch.cat([self.x.as_subclass(Tensor), self.second_view()]),self.y.as_subclass(Tensor)
-        with torch.no_grad(), evaluating(self.net) as net: p = torch.stack([z.float().softmax(-1) for z in net.pair(x)]).unflatten(1, (2,-1))
-        self.parts = [self.mix(m, x, onehot(y, p.shape[-1]), p) for m in range(2)]
-        for net,(mixed,*_) in zip(self.net.nets, self.parts): self.hook(net, lambda mod,inp,mixed=mixed: (mixed,), pre=True)
+        x = torch.cat([self.x.as_subclass(Tensor), self.second_view()])
+        p = self.probs(x)
+        y = onehot(self.y.as_subclass(Tensor), p.shape[-1])
+        self.parts = [self.mix(m, x, y, p) for m in range(2)]
+        for net,(mixed,*_) in zip(self.net.nets, self.parts):
+            self.hook(net, lambda mod,inp,mixed=mixed: (mixed,), pre=True)
+
+    def probs(self,
+        x:Tensor, # Images in both views, shape (2B, C, H, W)
+    )->Tensor:    # Shape (2, 2, B, K)
+        "Probabilities by network and view"
+        with torch.no_grad(), evaluating(self.net) as net:
+            p = [z.float().softmax(-1) for z in net.pair(x)]
+        return torch.stack(p).unflatten(1, (2,-1))
 
     def mix(self,
         m:int,    # Which network, 0 or 1
@@ -267,18 +321,22 @@ class DivideMix(Peer):
         p:Tensor, # Probabilities by network and view, shape (2, 2, B, K)
     )->tuple:     # Mixed images (2B, C, H, W), mixed targets (2B, K), and which had a label (2B,)
         "What one network trains on"
-        targ,kept = refine_targets(y, p, self.w[1-m].to(y.device)[self.ids], m, self.threshold, self.t)
-        targ,kept,other = targ.repeat(2, 1),kept.repeat(2),torch.randperm(len(x), device=x.device)
-        lam = Beta(self.alpha, self.alpha).sample().item()
-        lam = max(lam, 1-lam)
-        return torch.lerp(x[other], x, lam),torch.lerp(targ[other], targ, lam),kept
+        w = self.w[1-m].to(y.device)
+        targ,kept = refine_targets(y, p, w[self.ids], m, self.threshold, self.t)
+        targ,kept = targ.repeat(2, 1),kept.repeat(2)
+        other = torch.randperm(len(x), device=x.device)
+        drawn = draw_share(self.alpha)
+        lam = max(drawn, 1-drawn)
+        blend = lambda o: torch.lerp(o[other], o, lam)
+        return blend(x),blend(targ),kept
 
     def net_loss(self, m, z, y):
         if self.divided: return mixmatch_loss(z, *self.parts[m][1:], self.lam_now(), self.lam_r)
         loss = F.cross_entropy(z, y, reduction='none')
-        return loss + (z.softmax(-1)*z.log_softmax(-1)).sum(-1) if self.confidence_penalty else loss
+        if not self.confidence_penalty: return loss
+        return loss + (z.softmax(-1)*z.log_softmax(-1)).sum(-1)
 
     def scores(self):
-        "p(label is right) by the trained networks"
+        "p(label is clean) by the trained networks"
         self.divide()
         return self.w
