@@ -4,7 +4,7 @@
 import ast, importlib, inspect, re
 
 from fastcore.nbio import read_nb
-from stage import NBS, _defs, _kind, _re_dir, default_exp, docstring, inherited, own_methods, parameters, public_names, resolve
+from stage import _defs, _kind, _re_dir, default_exp, docstring, inherited, notebooks, own_methods, parameters, public_names, resolve
 
 FLOW = {'NotImplementedError','CancelFitException','KeyboardInterrupt','SystemExit'} # control flow, or "a subclass does this"
 
@@ -42,7 +42,7 @@ def gaps(
     res = []
     for module,name,src,shown,inner in symbols(path):
         _,o,_ = _kind(resolve(module, name), name)
-        base,say = _kind(inherited(module, name), name)[1],lambda what: res.append(f'{module.__name__.rpartition(".")[2]}.{name}: {what}')
+        base,say = _kind(inherited(module, name), name)[1],lambda what: res.append(f'{module.__name__.removeprefix("fastai_resup.")}.{name}: {what}')
         doc = docstring(o, base)
         if not doc: say('no docstring')
         if not (inspect.isclass(o) and issubclass(o, BaseException)):
@@ -57,4 +57,4 @@ def gaps(
     return res
 
 if __name__=='__main__':
-    for f in sorted(NBS.glob('*.ipynb')): print('\n'.join([*gaps(f), '']), end='')
+    for f in notebooks(): print('\n'.join([*gaps(f), '']), end='')

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fastcore.nbio import mk_cell, read_nb, write_nb
-from stage import NBS, ROOT, Links, default_exp, linkify, matrix_page, own_methods, page_cells, page_name, public_names, relink, write_page
+from stage import NBS, ROOT, Links, default_exp, linkify, matrix_page, notebooks, own_methods, page_cells, page_name, public_names, relink, write_page
 
 BUILD = ROOT/'docs'/'_build'
 PAGES = ROOT/'docs'/'pages'
@@ -26,10 +26,6 @@ def config():
     cfg = ConfigParser(delimiters=['='], interpolation=None)
     cfg.read(ROOT/'settings.ini', encoding='utf-8')
     return cfg['DEFAULT']
-
-def notebooks():
-    "All notebooks, in the order of their file names, tutorials and explanations last"
-    return [o for d in (NBS, NBS/'tutorials', NBS/'explanations') for o in sorted(d.glob('*.ipynb')) if o.stem[0] not in '_.']
 
 def chosen(
     path:Path, # A notebook
@@ -79,7 +75,12 @@ def copies(
 )->dict: # Notebook to the place of its executed copy, whose name changes with the notebook, the package and the committed measurements; the copy is there if these have been run without an error
     "Where executed notebooks are kept"
     code = b''.join(o.read_bytes() for d in ('fastai_resup','benchmarks') for o in sorted((ROOT/d).rglob('*')) if o.is_file() and o.suffix!='.pyc')
-    return {p: BUILD/'executed'/f'{p.stem}-{hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]}.ipynb' for p in paths}
+    key = lambda p: hashlib.sha256(code + p.read_bytes()).hexdigest()[:16]
+    return {p: BUILD/'executed'/f'{_flat(p)}-{key(p)}.ipynb' for p in paths}
+
+def _flat(path):
+    "Name of a notebook in one folder, such as 'data-09_manifest'"
+    return '-'.join(path.relative_to(NBS).with_suffix('').parts)
 
 def execute(
     paths:list, # Notebooks
@@ -94,7 +95,7 @@ def execute(
     done.mkdir(parents=True, exist_ok=True)
     res = copies(paths)
     todo = sorted((p for p,o in res.items() if chosen(p, only) and not o.exists()), key=lambda p: (p.parent==NBS, -p.stat().st_size))
-    last = lambda p: max((o for o in done.glob(f'{p.stem}-*.ipynb')), key=lambda o: o.stat().st_mtime, default=p)
+    last = lambda p: max((o for o in done.glob(f'{_flat(p)}-*.ipynb')), key=lambda o: o.stat().st_mtime, default=p)
     if only: res = {p: o if chosen(p, only) or o.exists() else last(p) for p,o in res.items()}
     for o in done.glob('*.ipynb'):
         if o not in res.values(): o.unlink()
@@ -122,7 +123,7 @@ def find_links(
             if c.cell_type!='code' or not c.source.startswith('#| export\n'): continue
             for name in public_names(c.source):
                 full = [name] if '.' in name else [name, *(f'{name}.{m}' for m in own_methods(c.source, name) )] if f'class {name}' in c.source else [name]
-                for n in full: symbols[n] = symbols[f'{mod}.{n}'] = f'fastai_resup.{mod}.{n}'
+                for n in full: symbols[n] = symbols[f'{mod}.{n}'] = symbols[f'{mod.partition(".")[0]}.{n}'] = f'fastai_resup.{mod}.{n}'
     commands = dict(o.split('=') for o in config()['console_scripts'].split())
     commands = {k:v.replace(':', '.') for k,v in commands.items()}
     return Links(symbols, pages, commands),{v:k for k,v in commands.items()}
@@ -132,16 +133,16 @@ def site_target(
     base:Path, # Folder that the link is relative to
     staged:dict, # Source file to the name of its page
     dest:Path, # Folder of the staged pages
-)->str: # Target on the site
+)->str: # Target on the site, from its top
     "Pages become pages, pictures are copied along, other files lead to the repository"
     path,_,frag = to.partition('#')
     f,frag = (base/path).resolve(),'#'+frag if frag else ''
     if not f.exists(): sys.exit(f'a page links to {to}, and {f} is not there')
-    if f in staged: return staged[f]+frag
+    if f in staged: return f'/{staged[f]}{frag}'
     if f.suffix in ('.png','.svg'):
         (dest/'images').mkdir(exist_ok=True)
         shutil.copy2(f, dest/'images')
-        return f'images/{f.name}'
+        return f'/images/{f.name}'
     return f"{config()['git_url']}/{'tree' if f.is_dir() else 'blob'}/{config()['branch']}/{f.relative_to(ROOT)}{frag}"
 
 def toctree(caption, pages): return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n\n' + '\n'.join(pages) + '\n```'
@@ -153,9 +154,9 @@ def navigation(
     "What stands at the left of each page, in the order in which a reader wants it; exits where a page would stand nowhere"
     start = NBS/'tutorials'/'01_first_folder.ipynb'
     within = lambda d: [p for p in staged if p.parent==d and p!=start]
-    api = [p for p in modules if not page_name(p).startswith('cli')]
+    room = lambda d: [p for p in modules if p.parent==d]
     res = {'Start here':[start], 'Tutorials':within(NBS/'tutorials'), 'Explanations':within(NBS/'explanations')+within(PAGES), 'Results':[p for p in within(NBS) if p not in modules and p.stem!='index'],
-        'API':api, 'Command line':[p for p in modules if p not in api], 'Project':[p for p in PROJECT if p in staged]}
+        'Training':room(NBS), 'Data':room(NBS/'data'), 'Audit':room(NBS/'audit'), 'Other methods':room(NBS/'peers'), 'Drawn faces':room(NBS/'synth'), 'Command line':room(NBS/'cli'), 'Project':[p for p in PROJECT if p in staged]}
     if lost := set(staged)-{NBS/'index.ipynb'}-{p for v in res.values() for p in v}: sys.exit(f'no place in the navigation for {", ".join(map(str, lost))}')
     return res
 
@@ -172,15 +173,17 @@ def stage(
     staged = {**{p:f'{page_name(p)}.ipynb' for p in nbs}, **{p:f'{page_name(p).lower()}.md' for p in texts}}
     if len(set(staged.values()))<len(staged): sys.exit(f'two pages have the same name: {sorted(staged.values())}')
     modules = {p:mod for p,nb in nbs.items() if (mod := default_exp(nb))}
-    ran = {p: ', '.join(v for k,v in commands.items() if k.split('.')[1]==mod) for p,mod in modules.items()}
+    ran = {p: ', '.join(v for k,v in commands.items() if k.rpartition('.')[0]==f'fastai_resup.{mod}') for p,mod in modules.items()}
     groups = navigation(staged, modules)
-    nav = '\n\n'.join(toctree(k, [f'{ran[p]} <{Path(staged[p]).stem}>' if ran.get(p) else Path(staged[p]).stem for p in v]) for k,v in groups.items() if v)
-    def target(p): return lambda to: to if to in staged.values() else site_target(to, p.parent, staged, dest)
+    doc = lambda p: staged[p].rpartition('.')[0]
+    nav = '\n\n'.join(toctree(k, [f'{ran[p]} <{doc(p)}>' if ran.get(p) else doc(p) for p in v]) for k,v in groups.items() if v)
+    def target(p): return lambda to: to if to.startswith('/') and to[1:] in staged.values() else site_target(to, p.parent, staged, dest)
     for p,nb in nbs.items():
         cells = page_cells(nb, links, commands)
         for c in cells:
             if c.cell_type=='markdown': c.source = relink(c.source, target(p))
         if p.stem=='index': cells.append(mk_cell(nav, 'markdown'))
+        (dest/staged[p]).parent.mkdir(exist_ok=True)
         write_page(cells, dest/staged[p])
     for p,text in texts.items():
         text = linkify(text, partial(links, modules=True))
@@ -217,13 +220,14 @@ def broken_links(
     pages = {f.resolve():Page(f) for f in html.rglob('*.html') if '_static' not in f.parts}
     bad = []
     for f,page in pages.items():
+        name = f.relative_to(html.resolve())
         for to in page.targets:
             u = urlsplit(to)
             if u.scheme or u.netloc: continue
             other = (f.parent/unquote(u.path)).resolve() if u.path else f
             if other.is_dir(): other = other/'index.html'
-            if not other.exists(): bad.append(f'{f.name}: {to} leads to no file')
-            elif u.fragment and other in pages and unquote(u.fragment) not in pages[other].ids: bad.append(f'{f.name}: {to} leads to no place on its page')
+            if not other.exists(): bad.append(f'{name}: {to} leads to no file')
+            elif u.fragment and other in pages and unquote(u.fragment) not in pages[other].ids: bad.append(f'{name}: {to} leads to no place on its page')
     return bad
 
 def sphinx(
@@ -252,6 +256,6 @@ def main():
     src = stage(execute(notebooks(), args.workers, args.only))
     html = sphinx(src)
     if bad := broken_links(html): sys.exit('\n'.join(bad))
-    print(f'{len(list(html.glob("*.html")))} pages in {html}, {time.time()-start:.0f} s', flush=True)
+    print(f'{len(list(html.rglob("*.html")))} pages in {html}, {time.time()-start:.0f} s', flush=True)
 
 if __name__=='__main__': main()

@@ -17,11 +17,20 @@ _re_dir = re.compile(r'^#\|\s*(.+)$', re.M)
 _re_tick = re.compile(r'(?<![`\w])`([^`\s]+?)(\(\))?`(?!`)')
 _re_link = re.compile(r'(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)')
 
+def notebooks()->list: # Paths, in the order of the site: modules of the core, their rooms, tutorials, explanations
+    "All notebooks, those of a folder in the order of their file names"
+    folders = [NBS, *(NBS/o for o in ('data','synth','audit','peers','cli','tutorials','explanations'))]
+    found = [o for d in folders for o in sorted(d.glob('*.ipynb'))]
+    if lost := set(NBS.rglob('*.ipynb')) - set(found) - set(NBS.rglob('.*/*.ipynb')): raise ValueError(f'a folder of notebooks has no place: {lost}')
+    return [o for o in found if o.stem[0] not in '_.']
+
 def page_name(
-    path:Path, # A notebook, `nbs/01a_manifest.ipynb`
-)->str: # Its page, `manifest`
-    "File name without the number that orders it"
-    return re.sub(r'^\d+[a-z]?_', '', path.stem)
+    path:Path, # A notebook, `nbs/data/09_manifest.ipynb`, or another page
+)->str: # Its page, `data/manifest`
+    "Path below nbs/ without the number that orders it; pages that stand elsewhere go by their file name"
+    name = re.sub(r'^\d+[a-z]?_', '', path.stem)
+    inside = path.parent.relative_to(NBS) if path.is_relative_to(NBS) else Path()
+    return (inside/name).as_posix()
 
 def default_exp(
     nb, # A notebook
@@ -65,7 +74,7 @@ class Links:
         full = self.symbols.get(f'{cls}.{name}') or self.symbols.get(name.removeprefix('fastai_resup.'))
         if full: return f'{{py:obj}}`{name}{call} <{full}>`'
         page = self.pages.get(name.removeprefix('fastai_resup.'))
-        if page and (modules or '.' in name): return f'[`{name}`]({page}.ipynb)'
+        if page and (modules or '.' in name): return f'[`{name}`](/{page}.ipynb)'
         url = self.other.doc(name) if len(name)>3 else None
         return f'[`{name}{call}`]({url})' if url and url.startswith('http') else m[0]
 

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT/'docs'/'_build'/'html'
+CAPTIONS = ['Start here','Tutorials','Explanations','Results','Training','Data','Audit','Other methods','Drawn faces','Command line','Project']
 FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 
 def test_readme_is_written_from_the_notebook(build):
@@ -76,7 +77,7 @@ UNDOCUMENTED = {} # `module.name: what is missing` to the reason why it may be
 
 def test_every_public_symbol_is_documented(build):
     import api
-    missing = [o for f in sorted(api.NBS.glob('*.ipynb')) for o in api.gaps(f)]
+    missing = [o for f in api.notebooks() for o in api.gaps(f)]
     assert not (new := [o for o in missing if o not in UNDOCUMENTED]), '\n'.join(new)
     assert set(UNDOCUMENTED)<=set(missing), 'these are mended: take them off the list'
 
@@ -95,10 +96,10 @@ def test_what_is_not_documented_is_found(build, tmp_path, monkeypatch):
 
 def test_overrides_are_described_by_what_they_override(build):
     import stage
-    from fastai_resup import peers
-    text = stage.entry(peers, 'GCE.net_loss', lambda m, cls='': m[0])
+    from fastai_resup.peers import fer, losses
+    text = stage.entry(losses, 'GCE.net_loss', lambda m, cls='': m[0])
     assert 'the loss of one network on a batch' in text and 'Which network, 0 or 1' in text
-    text = stage.entry(peers, 'HeadedPeer', lambda m, cls='': m[0])
+    text = stage.entry(fer, 'HeadedPeer', lambda m, cls='': m[0])
     assert 'after_batch,' not in text and '| ``**kwargs`` | as in `Callback` |' in text and 'HeadedPeer(**kwargs)' in text # fastai's parameters are one row, and two dozen aren't listed
     from fastai_resup import learner
     text = stage.entry(learner, 'resup_learner', lambda m, cls='': m[0])
@@ -118,10 +119,11 @@ def test_printed_epochs_become_tables_and_bars_vanish(build):
 
 def test_navigation_has_a_place_for_every_page(build):
     staged = {p:'' for p in [*build.notebooks(), *build.PAGES.glob('*.md'), build.PAGES/'matrix.md', *build.PROJECT]}
-    mods = {p:'' for p in staged if p.parent==build.NBS and p.stem not in ('index','20_results')}
+    rooms = [build.NBS, *(build.NBS/o for o in ('data','audit','peers','synth','cli'))]
+    mods = {p:'' for p in staged if p.parent in rooms and p.stem not in ('index','results')}
     groups = build.navigation(staged, mods)
-    assert list(groups)==['Start here','Tutorials','Explanations','Results','API','Command line','Project'] and all(groups.values())
-    assert [p.stem for p in groups['Start here']+groups['Results']+groups['Project']]==['01_first_folder','20_results','CONTRIBUTING','CHANGELOG']
+    assert list(groups)==CAPTIONS and all(groups.values())
+    assert [p.stem for p in groups['Start here']+groups['Results']+groups['Project']]==['01_first_folder','results','CONTRIBUTING','CHANGELOG']
     with pytest.raises(SystemExit, match='stray'): build.navigation({**staged, build.ROOT/'stray.md':''}, mods)
 
 def test_broken_links_are_found(build, tmp_path):
@@ -174,7 +176,7 @@ def _clean(d, site):
     sent = [m['params']['request']['url'] for o in d.get_log('performance') if (m := json.loads(o['message'])['message'])['method']=='Network.requestWillBeSent']
     assert not [o for o in sent if not o.startswith((site, 'data:', 'blob:', 'chrome'))], sent
 
-def _pages(): return sorted(o.name for o in HTML.glob('*.html') if o.stem!='search') # that has its own test
+def _pages(): return sorted(o.relative_to(HTML).as_posix() for o in HTML.rglob('*.html') if o.stem!='search' and '_static' not in o.parts) # that has its own test
 
 @pytest.mark.parametrize('width', [1280, 390])
 def test_every_page_opens_without_errors(browser, site, width):
@@ -205,8 +207,8 @@ def test_navigation_leads_from_the_start_to_contributing(browser, site):
     _size(browser, 1280)
     browser.get(site)
     assert browser.execute_script('return [...document.querySelectorAll(".sidebar-tree p.caption")].map(o => o.textContent.trim())')==[
-        'Start here','Tutorials','Explanations','Results','API','Command line','Project']
-    for page in ('results','matrix','model_card','peers','contributing'):
+        *CAPTIONS]
+    for page in ('results','matrix','model_card','peers/selection','contributing'):
         browser.get(browser.find_element('css selector', f'.sidebar-tree a[href$="{page}.html"]').get_attribute('href'))
         _wait(browser, f'return location.pathname.endsWith("/{page}.html")')
     _clean(browser, site)
@@ -215,7 +217,7 @@ def test_backticked_names_lead_to_their_entry(browser, site):
     browser.get(site+'mixture.html')
     browser.find_element('css selector', 'section p a[href$="fastai_resup.mixture.clean_lookup"]').click()
     _wait(browser, 'return location.hash=="#fastai_resup.mixture.clean_lookup" && document.getElementById(location.hash.slice(1))')
-    browser.get(site+'audit.html#labelaudit.from_learner') # the address that docstrings of the modules and nbdev's `doc` give
+    browser.get(site+'audit/table.html#labelaudit.from_learner') # the address that docstrings of the modules and nbdev's `doc` give
     assert browser.execute_script('return document.getElementById(location.hash.slice(1)) != null')
     _clean(browser, site)
 
@@ -227,13 +229,13 @@ def test_formulas_are_set_without_a_network(browser, site):
 
 def test_search_finds_a_symbol_and_its_page_opens(browser, site):
     browser.get(site)
-    for name in ('mixture.BetaMixture','peers.CoTeaching','checkpoint.Checkpoint'):
+    for name in ('mixture.BetaMixture','peers.selection.CoTeaching','checkpoint.Checkpoint'):
         box = browser.find_element('css selector', 'input[name=q]')
-        box.send_keys(name.partition('.')[2])
+        box.send_keys(name.rpartition('.')[2])
         box.submit()
         assert _wait(browser, f'return document.querySelectorAll("#search-results li a[href*=\'fastai_resup.{name}\']").length')>=1
         browser.find_element('css selector', f'#search-results li a[href*="fastai_resup.{name}"]').click()
-        _wait(browser, f'return location.pathname.endsWith("/{name.partition(".")[0]}.html")')
+        _wait(browser, f'return location.pathname.endsWith("/{name.rpartition(".")[0].replace(".", "/")}.html")')
     _clean(browser, site)
 
 def test_dark_mode_is_dark(browser, site):
