@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from fastai_resup.data import FERDataLoaders,unreadable_images
+from fastai_resup.files import save_csv
 
 @pytest.fixture
 def faces(tmp_path):
@@ -159,6 +160,50 @@ def test_one_image_two_labels(faces):
     with pytest.raises(ValueError, match=r'more than one label: .*0\.png'): FERDataLoaders.from_df(df, valid_col='v')
     df = pd.DataFrame(dict(f=f, l='calm', v=[0,0,1]))
     with pytest.raises(ValueError, match=r'both the training and the validation set: .*0\.png'): FERDataLoaders.from_df(df, valid_col='v')
+
+# csv files ---------------------------------------------------------------------
+
+odd_names = ['=1+1.png', "'=2.png", "'quoted.png", 'a,b.png', 'say "b".png', 'new\nline.png', 'bare\rreturn.png', '@x.png', '007', b'caf\xe9.png'.decode('utf-8', 'surrogateescape')]
+odd_classes = ['NA', 'None', '=x', "'a", "'=x", 'nan', '007', '7', 'a,b', 'true']
+
+@pytest.mark.parametrize('classes', [odd_classes, ['', *odd_classes[1:]]])
+def test_a_corrected_label_list_is_read_back_exactly(tmp_path, classes):
+    "What `resup-audit --apply` writes, by `save_csv`"
+    (tmp_path/'t').mkdir()
+    rows = [(f'{part}/{name}', label, part=='v') for part in 'tv' for name,label in zip(odd_names, classes)]
+    (tmp_path/'v').mkdir()
+    for file,*_ in rows: Image.new('L', (8,8)).save(tmp_path/file, 'png')
+    df = pd.DataFrame(rows, columns=['file','label','is_valid'], dtype=object)
+    df['true'],df['decision'] = df['label'].to_numpy()[::-1],''
+    save_csv(df, tmp_path/'labels.csv')
+    dls = FERDataLoaders.from_csv(tmp_path, fn_col='file', label_col='label', valid_col='is_valid', true_col='true', vocab=classes if '' in classes else None, bs=2, num_workers=0)
+    assert [str(o.relative_to(tmp_path)) for o in dls.train_files]==[f't/{o}' for o in odd_names]
+    assert given(dls)==classes and [o.label for o in dls.valid_ds.items]==classes
+    assert [o.true for o in dls.train_ds.items]==classes[::-1]
+    assert sorted(dls.vocab)==sorted(classes)
+
+def test_csv_faults_name_file_and_line(faces):
+    def read(text, **kw):
+        (faces/'labels.csv').write_text(text)
+        return FERDataLoaders.from_csv(faces, bs=4, num_workers=0, **kw)
+    head = 'file,label,is_valid\n'
+    rows = [f'{p}/{c}/{i}.png,{c},{p=="valid"}\n' for p,n in (('train',3),('valid',2)) for c in ('calm','glad') for i in range(n)]
+    assert (len(read(head+''.join(rows), valid_col='is_valid').train_ds))==6
+    assert (len(read(''.join(rows), valid_col=2, header=None).train_ds))==6
+    assert (len(read((head+''.join(rows)).replace(',',';'), valid_col=2, delimiter=';').train_ds))==6
+    for flags in (('TRUE','FALSE'), ('1','0'), ('1.0','0.0')):
+        text = head+''.join(rows).replace('True', flags[0]).replace('False', flags[1])
+        assert (len(read(text, valid_col='is_valid').valid_ds))==4
+    broken = [rows[0], rows[1].replace('calm,', ','), *rows[2:]]
+    with pytest.raises(ValueError, match=r"missing label in the lines 3 of .*labels.csv"): read(head+''.join(broken), valid_col='is_valid')
+    broken = [rows[0], rows[1].replace('False', 'maybe'), *rows[2:]]
+    with pytest.raises(ValueError, match=r"valid_col='is_valid' must hold true or false .*, got maybe in the lines 3 of .*labels.csv"):
+        read(head+''.join(broken), valid_col='is_valid')
+    with pytest.raises(ValueError, match=r"labels.csv line 3: 2 fields, expected 3"): read(head+rows[0]+'a.png,calm\n')
+    with pytest.raises(ValueError, match=r"labels.csv has no column 'name' .file column.; it has"): read(head+rows[0], fn_col='name')
+    with pytest.raises(ValueError, match=r"labels.csv has no rows"): read(head)
+    with pytest.raises(ValueError, match=r"header must be"): read(head, header=3)
+    with pytest.raises(FileNotFoundError, match='no.csv'): FERDataLoaders.from_csv(faces, 'no.csv')
 
 # fastai's ways ---------------------------------------------------------------
 

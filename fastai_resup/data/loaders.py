@@ -11,7 +11,7 @@ __all__ = ['fer_block', 'FERDataLoaders', 'subset_dls']
 from fastai.vision.all import *
 from .images import FERImage, ImageCache
 from .tables import (FERItem, SoftCategorize, check_table, class_names, fer_items, fer_table, first_few,
-    folder_table, item_file, item_label, item_splitter, noisy_table, split_table)
+    folder_table, label_csv, item_file, item_label, item_splitter, noisy_table, split_table)
 
 # %% ../../nbs/data/03_loaders.ipynb #0000001b
 def fer_block(
@@ -142,12 +142,17 @@ def from_df(cls:FERDataLoaders,
 def from_csv(cls:FERDataLoaders,
     path:str|Path, # Folder of the csv file, which relative file names start from
     csv_fname:str='labels.csv', # Name of the csv file
-    header='infer', # See `pandas.read_csv`
-    delimiter:str=None, # See `pandas.read_csv`
+    header='infer', # `None` for a file without a header, whose columns are numbered from 0
+    delimiter:str=None, # Character between the fields; `None`: a comma
+    vocab=None, # Class names, as text, in the order of their ids; sorted names of all labels if not given
     **kwargs
 ) -> FERDataLoaders: # Training and validation `DataLoader`
-    "From a csv file with one row per image; raises `FileNotFoundError` if it isn't there, and what `FERDataLoaders.from_df` raises."
-    return cls.from_df(pd.read_csv(Path(path)/csv_fname, header=header, delimiter=delimiter), path=path, **kwargs)
+    """From a csv file with one row per image, whose class names are text; formula guards, as `save_csv` writes them, are taken away.
+
+    Raises `FileNotFoundError` if it isn't there, `ValueError` naming the line of what isn't csv, and what `FERDataLoaders.from_df` raises."""
+    if vocab is not None: vocab = [str(o) for o in vocab]
+    df = label_csv(Path(path)/csv_fname, vocab=vocab, header=header, delimiter=delimiter)
+    return cls.from_df(df, path, vocab=vocab, **kwargs)
 
 # %% ../../nbs/data/03_loaders.ipynb #00000039
 @patch(cls_method=True)
@@ -165,7 +170,7 @@ def from_folder(cls:FERDataLoaders,
     table = folder_table(Path(path), train, valid, valid_pct)
     return cls.from_table(table, path=path, valid_pct=valid_pct, **kwargs)
 
-# %% ../../nbs/data/03_loaders.ipynb #da29c22e
+# %% ../../nbs/data/03_loaders.ipynb #b6c43ec7
 def subset_dls(
     dls:DataLoaders, # Any whose training set is a `Datasets`, fastai's own or ours
     idxs, # Positions in `dls.train_ds` of the images to keep, in the order that they get
@@ -180,7 +185,7 @@ def subset_dls(
     bs = dls.train.bs and min(dls.train.bs, len(part))
     return type(dls)(dls.train.new(part, bs=bs), *dls.loaders[1:], path=dls.path, device=dls.device)
 
-# %% ../../nbs/data/03_loaders.ipynb #97ff5ec1
+# %% ../../nbs/data/03_loaders.ipynb #0e727eb4
 def subset_datasets(
     ds:Datasets, # Training or validation set of `DataLoaders`
     idxs, # Positions in `ds`, at least one
@@ -200,7 +205,7 @@ def subset_datasets(
     if target is not None: tls[-1] = target
     return Datasets(tls=tls, n_inp=ds.n_inp)
 
-# %% ../../nbs/data/03_loaders.ipynb #83919224
+# %% ../../nbs/data/03_loaders.ipynb #fba9170c
 def _to_category(tl):
     "Position of the transform from class names to ids; raises where there is none"
     for i,f in enumerate(tl.tfms.fs):
