@@ -20,7 +20,7 @@ from fastai_resup.callbacks import ReSup
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.deploy import to_onnx
 from fastai_resup.learner import ReSupLearner, resup_learner
-from fastai_resup.models import create_net, read_weights, speed_up_cpu
+from fastai_resup.networks import create_net, read_weights, speed_up_cpu
 from fastai_resup.synth import make_faces
 
 ort = pytest.importorskip('onnxruntime', reason="needs the extra onnx: pip install 'fastai_resup[onnx]'")
@@ -145,7 +145,7 @@ def test_onnx_of_resnet18_and_one_of_its_networks(dls, tmp_path):
     learn = resup_learner(dls, resnet18, pretrained=False)
     agrees(learn, to_onnx(learn, tmp_path/'pair.onnx'))
     agrees(one := learn.single(1), to_onnx(one, tmp_path/'one.onnx'))
-    assert (tmp_path/'one.onnx').stat().st_size<.6*(tmp_path/'pair.onnx').stat().st_size
+    assert (tmp_path/'one.onnx').stat().st_size<0.6*(tmp_path/'pair.onnx').stat().st_size
 
 def test_onnx_of_lite0_normalises_inside(dls, tmp_path):
     set_seed(0)
@@ -179,4 +179,4 @@ def test_depthwise_gradients_under_autocast():
         y.float().square().sum().backward()
         grads.append((conv.weight.grad, x.grad))
     for a,b in zip(*grads):
-        assert a.dtype==b.dtype==torch.float32 and (a-b).abs().max() < .05*b.abs().max()
+        assert a.dtype==b.dtype==torch.float32 and (a-b).abs().max() < 0.05*b.abs().max()
