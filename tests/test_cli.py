@@ -18,8 +18,10 @@ from PIL import Image
 from fastai_resup.callbacks import ReSup
 from fastai_resup.checkpoint import Checkpoint
 from fastai_resup.cli import common,demo,train
+from fastai_resup.cli.audit import resup_audit
 from fastai_resup.cli.common import EpochRows,train_pair
 from fastai_resup.cli.demo import resup_demo
+from fastai_resup.cli.noise import resup_noise
 from fastai_resup.cli.predict import load_model,resup_predict
 from fastai_resup.cli.train import find_arch,load_images,resup_train
 from fastai_resup.data.affectnet import affectnet_schemes
@@ -58,7 +60,7 @@ def copy(faces, tmp_path): return Path(shutil.copytree(faces, tmp_path/'faces'))
 def trained(faces, tmp_path_factory):
     "What `resup-train --compare` printed and wrote, in a process of its own"
     out = tmp_path_factory.mktemp('trained')/'out'
-    p = start('resup-train', faces, '--out', out, '--arch', 'test_resnet', '--weights', 'none', '--img-size', 32, '--bs', 16, '--epochs', 1, '--noise', .3, '--compare')
+    p = start('resup-train', faces, '--out', out, '--arch', 'test_resnet', '--weights', 'none', '--img-size', 32, '--bs', 16, '--epochs', 1, '--noise', 0.3, '--compare')
     stdout,stderr = p.communicate()
     assert p.returncode==0, stderr
     return out,stdout,stderr
@@ -69,22 +71,22 @@ def test_train_writes_everything(trained, faces):
     out,stdout,_ = trained
     assert sorted(o.name for o in out.iterdir())==sorted(train.train_files)
     assert sorted(o.name for o in out.parent.iterdir())==['out']
-    metrics,history,p = (pd.read_csv(out/f'{o}.csv') for o in ('metrics','history','p_clean'))
-    assert metrics.pair.tolist()==['plain','ReSup'] and history.pair.tolist()==['plain','ReSup']
+    metrics,epochs,p = (pd.read_csv(out/f'{o}.csv') for o in ('metrics','epochs','p_clean'))
+    assert metrics.pair.tolist()==['baseline','ReSup'] and epochs.pair.tolist()==['baseline','ReSup']
     assert metrics.auroc_of.tolist()==['similarity','p_clean']
     assert metrics[['accuracy','accuracy_0','accuracy_1','memorised','auroc']].stack().between(0, 1).all()
     assert len(p)==70 and p.p_clean.is_monotonic_increasing and (p.label!=p.true).sum()==21
     assert all(Path(f).is_file() for f in p.file)
     settings = json.loads((out/'settings.json').read_text())
-    assert settings['noise']==.3 and settings['versions']['fastai'] and len(settings['vocab'])==7
+    assert settings['noise']==0.3 and settings['versions']['fastai'] and len(settings['vocab'])==7 and settings['format']=='folder'
     assert Image.open(out/'mixture.png').size[0]>300
     assert 'ReSup' in stdout and 'ensemble' in stdout and 'epoch' in stdout
 
 def test_scores_are_those_of_the_last_epoch(trained):
     "The progress table has the same accuracies by fastai's own metric"
     out = trained[0]
-    metrics,history = pd.read_csv(out/'metrics.csv'),pd.read_csv(out/'history.csv')
-    for c in ('accuracy','accuracy_0','accuracy_1'): assert metrics[c].tolist()==pytest.approx(history[c].tolist(), abs=1e-3)
+    metrics,epochs = pd.read_csv(out/'metrics.csv'),pd.read_csv(out/'epochs.csv')
+    for c in ('accuracy','accuracy_0','accuracy_1'): assert metrics[c].tolist()==pytest.approx(epochs[c].tolist(), abs=1e-3)
 
 def test_weights_are_those_of_the_model(trained):
     out = trained[0]
@@ -92,13 +94,13 @@ def test_weights_are_those_of_the_model(trained):
     assert weights.keys()==model.keys() and all(torch.equal(v, model[k]) or v.isnan().any() for k,v in weights.items())
 
 def test_both_pairs_begin_alike_and_see_the_same(faces):
-    "With the plain pair's loss, the warm-up of both is the same training: same seed, same heads, same batches"
+    "With the loss of the baseline pair, the warm-up of both is the same training: same seed, same heads, same batches"
     dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=14, num_workers=0)
     a,b = [train_pair(dls, 'resnet18', 1, cbs, seed=3, pretrained=False)[1].train_loss[0] for cbs in (None, ReSup(base_loss=None))]
     assert a==pytest.approx(b, rel=1e-4)
 
 @pytest.mark.parametrize('args,lr_mult', [((), 2), (('--lr-mult',100), 100)])
-def test_bodies_learn_as_fast_as_they_are_told(args, lr_mult, faces, tmp_path, monkeypatch, capsys):
+def test_heads_learn_faster_than_bodies_by_lr_mult(args, lr_mult, faces, tmp_path, monkeypatch, capsys):
     rates = []
     class Rates(ReSup):
         def after_fit(self): rates.append(self.opt.hypers[-1]['lr']/self.opt.hypers[0]['lr'])
@@ -143,7 +145,7 @@ def test_failed_download_says_what_else_there_is(faces, tmp_path, monkeypatch, c
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out')
     assert code==1 and 'resnet18' in err and '--weights none' in err and list(tmp_path.iterdir())==[]
 
-@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'), (('--head','big'),'--head'), (('--lr-mult',.5),'--lr-mult'),
+@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'), (('--head','big'),'--head'), (('--lr-mult',0.5),'--lr-mult'),
                                         (('--epochs','x'),'--epochs'), (('--nonsense',1),'--nonsense')])
 def test_usage_errors(args, named, faces, tmp_path, monkeypatch, capsys):
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', *args)
@@ -245,7 +247,7 @@ def test_a_killed_training_goes_on(faces, tmp_path):
     p = start('resup-train', faces, '--out', tmp_path/'out', '--checkpoint', tmp_path/'safe', *flags)
     for _ in range(60000):
         if (tmp_path/'safe'/'ReSup'/'fit0-epoch0000.pt').exists() or p.poll() is not None: break
-        time.sleep(.005)
+        time.sleep(0.005)
     p.kill()
     p.communicate()
     assert p.returncode==-signal.SIGKILL and not (tmp_path/'out').exists()
@@ -253,7 +255,7 @@ def test_a_killed_training_goes_on(faces, tmp_path):
     a,b = (torch.load(o/'weights.pth', weights_only=True) for o in (whole,rest))
     assert all(torch.equal(v.nan_to_num(), b[k].nan_to_num()) for k,v in a.items())
     assert (whole/'p_clean.csv').read_text()==(rest/'p_clean.csv').read_text()
-    x,y = (pd.read_csv(o/'history.csv').drop(columns='time') for o in (whole,rest))
+    x,y = (pd.read_csv(o/'epochs.csv').drop(columns='time') for o in (whole,rest))
     pd.testing.assert_frame_equal(x, y)
     assert len(y)==4
 
@@ -339,20 +341,54 @@ LAYOUTS = dict(rafdb=(range(1, 8), dict(train='train', test='test'), lambda s,i:
                fer2013=(fer2013_classes, dict(train='train', valid='valid'), lambda s,i: f'{i}.png', {}, fer2013_classes),
                affectnet=(range(8), dict(train='train', val='val'), lambda s,i: f'{i}.jpg', dict(scheme='official'), affectnet_schemes['official'][:8]))
 
-@pytest.mark.parametrize('format', LAYOUTS)
-def test_published_layouts(format, tmp_path, monkeypatch, capsys):
-    "`resup-train --format` and `auto` read them with the classes' names; AffectNet needs its scheme, and nothing else takes one"
-    folders,splits,name,kw,vocab = LAYOUTS[format]
+def make_layout(format, path):
+    "Two grey images per class and split, in a published layout; returns the names of its class folders"
+    folders,splits,name,_,_ = LAYOUTS[format]
     for split in splits:
         for i,folder in enumerate(folders):
-            (tmp_path/'d'/split/str(folder)).mkdir(parents=True)
-            for j in range(2): Image.new('L', (20,20), 30*i+j).save(tmp_path/'d'/split/str(folder)/name(split, 2*i+j+1))
+            (path/split/str(folder)).mkdir(parents=True)
+            for j in range(2): Image.new('L', (20,20), 30*i+j).save(path/split/str(folder)/name(split, 2*i+j+1))
+    return list(map(str, folders))
+
+@pytest.mark.parametrize('format', LAYOUTS)
+def test_published_layouts(format, tmp_path, monkeypatch, capsys):
+    "They are read with the classes' names; AffectNet needs its scheme, and nothing else takes one"
+    folders = make_layout(format, tmp_path/'d')
+    *_,kw,vocab = LAYOUTS[format]
     dls = load_images(tmp_path/'d', format, bs=4, img_size=16, **kw)
     assert list(dls.vocab)==list(vocab) and len(dls.train_ds)==len(dls.valid_ds)==2*len(vocab)
     assert sorted(o.label for o in dls.train_ds.items)==sorted(list(vocab)*2)
-    assert all(vocab[list(map(str, folders)).index(o.file.parent.name)]==o.label for o in dls.train_ds.items)
+    assert all(vocab[folders.index(o.file.parent.name)]==o.label for o in dls.train_ds.items)
     if format!='affectnet': return
     monkeypatch.setattr(common, 'train_pair', lambda *a,**k: pytest.fail('it trained'))
     for args in (('--format','affectnet'), ('--format','folder','--scheme','official')):
         code,_,err = as_command(monkeypatch, capsys, resup_train, tmp_path/'d', '--out', tmp_path/'out', '--arch', 'test_resnet', '--weights', 'none', *args)
         assert code==2 and '--scheme' in err
+
+def page_labels(page):
+    "Given label of each file on a page"
+    data = json.loads((page.parent/'data.js').read_text().removeprefix('window.RESUP_AUDIT = ').removesuffix(';\n'))
+    return {data['root']+f:data['classes'][i] for f,i in zip(data['files'], data['label'])}
+
+@pytest.mark.parametrize('args', [dict(format='affectnet', scheme='official'), dict(), dict(valid_pct=0.5, noise=0.5, seed=3)], ids=['affectnet','rafdb found','split and noise'])
+def test_audit_reads_what_was_trained_on(args, tmp_path):
+    "resup-audit finds layout, scheme, split and noise in settings.json: its page and its list have the labels that p_clean.csv has"
+    make_layout(args.get('format', 'rafdb'), tmp_path/'d')
+    model = resup_train(str(tmp_path/'d'), out=str(tmp_path/'model'), **TINY, **args)
+    trained = pd.read_csv(model/'p_clean.csv').set_index('file').label.to_dict()
+    page = resup_audit(str(model), str(tmp_path/'d'), out=str(tmp_path/'page'))
+    assert page_labels(page)==trained
+    (tmp_path/'none.csv').write_text('file,label,decision,new_label\n')
+    labels = resup_audit(str(model), str(tmp_path/'d'), apply=str(tmp_path/'none.csv'), out=str(tmp_path/'labels.csv'))
+    assert pd.read_csv(labels).set_index('file').label.to_dict()==trained
+    assert 'auto'!=json.loads((model/'settings.json').read_text())['format']
+
+def test_auto_means_one_thing(tmp_path):
+    "Class folders 1 to 7 are RAF-DB's for training and for noise where their files are named so, and names of classes otherwise"
+    make_layout('rafdb', tmp_path/'d')
+    shutil.copytree(tmp_path/'d', tmp_path/'own')
+    (tmp_path/'own'/'test').rename(tmp_path/'own'/'valid')
+    for i,f in enumerate(sorted((tmp_path/'own').rglob('*.jpg'))): f.rename(f.with_name(f'{i}.jpg'))
+    for name,vocab in dict(d=rafdb_classes, own=[str(i) for i in range(1, 8)]).items():
+        manifest = resup_noise(str(tmp_path/name), str(tmp_path/f'{name}.csv'), rate=0.5)
+        assert list(load_images(tmp_path/name, bs=4, img_size=16).vocab)==list(manifest.vocab)==list(vocab), name

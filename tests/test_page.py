@@ -86,14 +86,14 @@ class Browser:
         self.click('save')
         for _ in range(200):
             if f.exists() and not list(self.downloads.glob('*.crdownload')): return f
-            time.sleep(.05)
+            time.sleep(0.05)
         pytest.fail(f'no download; the page says: {self.text("said")}')
 
     def load(self, f):
         self.get('file').send_keys(str(f))
         for _ in range(200):
             if self.js('return !document.getElementById("file").value'): break
-            time.sleep(.05)
+            time.sleep(0.05)
         return self.settle()
 
     def complaints(self): return [o for o in self.d.get_log('browser')]
@@ -110,11 +110,11 @@ def browser(tmp_path):
 def made_up(files, true, seed=0):
     "An audit whose p(clean) is mostly low where a label is wrong"
     rng,n = np.random.default_rng(seed),len(files)
-    label = np.where(rng.random(n)<.3, rng.choice(CLASSES, n), true).astype(object)
+    label = np.where(rng.random(n)<0.3, rng.choice(CLASSES, n), true).astype(object)
     p = np.where(label==true, rng.beta(5, 1, (2,n)), rng.beta(1, 4, (2,n)))
-    suggested = np.where(rng.random(n)<.9, true, rng.choice(CLASSES, n)).astype(object)
+    suggested = np.where(rng.random(n)<0.9, true, rng.choice(CLASSES, n)).astype(object)
     return LabelAudit(pd.DataFrame(dict(file=files, label=label, p_clean=p.mean(0), p_clean_0=p[0], p_clean_1=p[1], similarity_0=p[0], similarity_1=p[1],
-                                        suggested=suggested, suggested_prob=rng.uniform(.3, 1, n), agree=rng.random(n)<.8, true=true)))
+                                        suggested=suggested, suggested_prob=rng.uniform(0.3, 1, n), agree=rng.random(n)<0.8, true=true)))
 
 @pytest.fixture(scope='module')
 def big(tmp_path_factory):
@@ -149,8 +149,8 @@ def test_filter_and_search(big, browser):
     audit,page = big
     df = audit.suspects(None).reset_index(drop=True)
     browser.open(page)
-    browser.choose('given', 3).choose('limit', .25)
-    fits = df[(df.label==CLASSES[3]) & (df.p_clean.round(4)<=.25)]
+    browser.choose('given', 3).choose('limit', 0.25)
+    fits = df[(df.label==CLASSES[3]) & (df.p_clean.round(4)<=0.25)]
     assert browser.shown==len(fits)>100 and browser.current==Path(fits.file.iloc[0]).name
     browser.choose('suggested', 5)
     assert browser.shown==(fits.suggested==CLASSES[5]).sum()>0
@@ -233,10 +233,10 @@ def test_all_shown_at_once(big, browser):
     audit,page = big
     browser.open(page)
     browser.keys('k')
-    browser.choose('limit', .2)
+    browser.choose('limit', 0.2)
     browser.click('bulk-relabel')
     df = audit.suspects(None)
-    want = df[1:][lambda d: (d.p_clean.round(4)<=.2) & (d.suggested!=d.label)]
+    want = df[1:][lambda d: (d.p_clean.round(4)<=0.2) & (d.suggested!=d.label)]
     got = read_decisions(browser.download(), audit)
     assert got.decision.tolist()[0]=='keep' and got.file.tolist()[1:]==want.file.tolist() and got.new_label.tolist()[1:]==want.suggested.tolist() and len(want)>1000
     browser.keys('u').click('show-all')
@@ -265,7 +265,7 @@ def test_wrong_csvs_change_nothing(big, browser, tmp_path):
         if why!='twice': assert said in browser.text('notice-text'), why
         else: assert 'was decided above already' in browser.text('notice-text')
         assert f'{why}.csv was not loaded' in browser.text('notice-text') and browser.decided==1
-        with pytest.raises(ValueError, match=f'{why}.csv, line'): read_decisions(f, audit)
+        with pytest.raises(ValueError, match=f'{why}.csv (line|lacks)'): read_decisions(f, audit)
 
 def test_decisions_outlive_the_browser_and_do_not_mix(big, tmp_path):
     audit,page = big
@@ -336,7 +336,7 @@ def test_odd_names(browser, tmp_path):
     for f in files: shutil.copy(face, f)
     n = len(files)
     df = pd.DataFrame(dict(file=text_column(files), label=[ODD_CLASSES[i%12] for i in range(n)], suggested=[ODD_CLASSES[(i+1)%12] for i in range(n)], p_clean=np.arange(n)/n,
-                           suggested_prob=.5, similarity_0=np.arange(n)/n, similarity_1=.1, agree=True))
+                           suggested_prob=0.5, similarity_0=np.arange(n)/n, similarity_1=0.1, agree=True))
     audit = LabelAudit(df)
     page = audit.to_html(tmp_path/'page', classes=ODD_CLASSES, title='</title><script>window.hacked=3</script>', progress=False)
     browser.open(page)
@@ -376,7 +376,7 @@ def test_fits_the_screen(big, tmp_path, width):
 def test_a_broken_image_has_a_placeholder(browser, tmp_path):
     face = next((make_faces(tmp_path/'faces', 7, 7, 32, progress=False)/'train').rglob('*.png'))
     (tmp_path/'bad.png').write_bytes(face.read_bytes()[:200])
-    df = pd.DataFrame(dict(file=[str(tmp_path/'bad.png'), str(face)], label='a', suggested='b', p_clean=[.1,.2], similarity_0=.1, similarity_1=.1))
+    df = pd.DataFrame(dict(file=[str(tmp_path/'bad.png'), str(face)], label='a', suggested='b', p_clean=[0.1,0.2], similarity_0=0.1, similarity_1=0.1))
     with pytest.warns(UserWarning, match='bad.png'): page = LabelAudit(df).to_html(tmp_path/'page', progress=False)
     assert [Path(o).name for o in json.loads((page.parent/'settings.json').read_text())['unreadable']]==['bad.png']
     browser.open(page)
