@@ -33,18 +33,19 @@ from .passes import check_batches, check_paired, keep_order, ordered_pass, proce
 class MixtureRefit(Callback):
     """Fit the clean/noisy mixture of each network at the end of every training epoch (Zhang et al., arXiv 2305.17895).
 
-    What it finds goes to `learn.record`, and the lookups of p(clean) to the model. Where a fit isn't possible (constant similarities, a collapse) the previous mixture stays, or weights
-    of 1 where there is none, with a warning. Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't.
+    What it finds goes to `learn.record`, and the lookups of p(clean) to the model. Where a fit isn't possible (constant similarities,
+    a collapse) the previous mixture stays, or weights of 1 where there is none, with a warning.
+    Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't.
 
     Raises ValueError for an argument out of its range, TypeError on a learner without two networks."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
-        estimator=None,      # Any two-component estimator with `fit`, `predict_proba`, `score_samples` and `means_`; None: `BetaMixture(max_iter=100)`
-        refit:str='record',  # 'record' the similarities while training, or 'pass' over the un-augmented images after each epoch; the first fit is always by a pass
+        estimator=None,      # Any estimator of two components, such as sklearn's `GaussianMixture(2)`; None: `BetaMixture(max_iter=100)`
+        refit:str='record',  # 'record' similarities while training, or 'pass' over the images after each epoch; the first is by a pass
         lookup=clean_lookup, # Function from a fitted estimator to p(clean) on a uniform grid; `step_lookup` is the authors'
         interpolate:bool=True, # Read the lookup by linear interpolation? False: its entry at floor(n*s), as the authors do
-        history:bool|int=False, # Keep p(clean), the mean of both networks, after each refit? True: of the last 100 refits; a number: of that many
+        history:bool|int=False, # Keep p(clean) after each refit? True: of the last 100 refits; a number: of that many
     ):
         if refit not in ('record','pass'): raise ValueError(f"refit must be 'record' or 'pass', not {refit!r}")
         if history<0: raise ValueError(f'history must be True, False or a number of refits, not {history!r}')
@@ -102,16 +103,13 @@ class MixtureRefit(Callback):
         given:Tensor, # Given ids, shape (N,); -1 for images not seen
     ):
         "Fit each network's mixture to its similarities, and keep the record"
-        fits,notes = zip(*[self.fit_network(i, s[given>=0]) for i,s in enumerate(sims)])
+        seen = given>=0
+        fits,notes = zip(*[self.fit_network(i, s[seen]) for i,s in enumerate(sims)])
         given = given.where(sims.isfinite().all(0), -1)
-        model = get_model(self.model)
-        model.interpolate.fill_(self.interpolate)
-        p = _p_clean(model, sims)
-        row = _summary(p, given, getattr(self.dls, 'true_targs', None))
-        model.noise_rate.fill_(row['noise_rate'])
-        if p is not None: model.clean_by_class = self._clean_by_class(p, given)
-        note = '; '.join(filter(None, notes))
-        self.learn.record.add(fits, sims, given, **row, note=note)
+        p = _p_clean(get_model(self.model), sims)
+        row = _summary(p, given, self.dls, notes)
+        self.learn.record.add(fits, sims, given, **row)
+        self._update_model(p, given, row['noise_rate'])
         if self.history: self._keep_history(p, given)
 
     def fit_network(self,
@@ -120,26 +118,34 @@ class MixtureRefit(Callback):
     )->tuple: # The fitted estimator, the previous one where that fails; and what went wrong, or None
         "Fit the mixture of one network, and hand it to the model"
         model = get_model(self.model)
-        try:
-            s = finite_similarities(s)
-            estimator = clone(self.estimator).fit(s.numpy()[:,None])
-            lookup = self.lookup(estimator)
-            density = component_densities(estimator)
-            if not np.isfinite(density).all(): raise DegenerateMixtureError('the fitted density is not finite')
+        try: estimator,state = self._fitted(s)
         except ValueError as e: # DegenerateMixtureError, and what an estimator says to empty or NaN input
             note = f'network {i}: {e}'
             instead = 'the previous one stays' if model.has_mixture else 'all weights stay 1'
             warnings.warn(f'The mixture could not be refitted, {instead} ({note})')
             return self.learn.record.mixtures[i],note
-        hist,_ = np.histogram(s, bins=model.hist.shape[1], range=(0,1), density=True)
-        model.set_mixture(i, lookup=lookup, density=density, hist=hist)
+        model.set_mixture(i, **state)
+        model.interpolate.fill_(self.interpolate)
         return estimator,None
 
-    def _clean_by_class(self, p, given):
-        "Mean p(clean) of each given class, (2, K)"
+    def _fitted(self, s):
+        "An estimator fitted to similarities (n,), and what the model keeps of it"
+        s = finite_similarities(s)
+        estimator = clone(self.estimator).fit(s.numpy()[:,None])
+        lookup = self.lookup(estimator)
+        density = component_densities(estimator)
+        if not np.isfinite(density).all(): raise DegenerateMixtureError('the fitted density is not finite')
+        n_bins = get_model(self.model).hist.shape[1]
+        hist,_ = np.histogram(s, bins=n_bins, range=(0,1), density=True)
+        return estimator,dict(lookup=lookup, density=density, hist=hist)
+
+    def _update_model(self, p, given, noise_rate):
+        "Keep noise rate and mean p(clean) of each given class in the model"
         model = get_model(self.model)
+        model.noise_rate.fill_(noise_rate)
+        if p is None: return
         n_classes = max(get_c(self.dls) or 0, model.clean_by_class.shape[1], int(given.max())+1)
-        return mean_by_class(p, given, n_classes).to(model.lookup.device)
+        model.clean_by_class = mean_by_class(p, given, n_classes).to(model.lookup.device)
 
     def _keep_history(self, p, given):
         "Keep the mean p(clean); NaN for images not seen, and before there is a mixture"
@@ -158,13 +164,15 @@ def _p_clean(model, sims):
     if weight_function is None: return None
     return weight_function(sims.to(model.lookup.device)).cpu()
 
-def _summary(p, given, true):
-    "Estimated noise rate, and the AUROC of p(clean) where the true labels are known"
-    row = dict(noise_rate=float('nan'), auroc=float('nan'))
+def _summary(p, given, dls, notes):
+    "Estimated noise rate, the AUROC of p(clean) where the true labels are known, and what went wrong"
+    note = '; '.join(filter(None, notes))
+    row = dict(noise_rate=float('nan'), auroc=float('nan'), note=note)
     if p is None: return row
     seen = given>=0
     p = p[:,seen]
     row['noise_rate'] = 1-p.mean().item()
+    true = getattr(dls, 'true_targs', None)
     if true is not None: row['auroc'] = auroc(true[seen]==given[seen], p.mean(0))
     return row
 
@@ -189,32 +197,35 @@ class SeenSimilarities:
         n:int, # Training images
     )->tuple: # Similarities (2, n), NaN where an image wasn't seen; given ids (n,), -1 there
         "What was seen, in the order of the images"
-        numbers,batches,targs = zip(*self.batches)
-        bs = self.dl.bs
-        order = np.asarray(self.dl.order)
-        ids = [order[i*bs:i*bs+len(y)] for i,y in zip(numbers, targs)]
-        ids = torch.as_tensor(np.concatenate(ids))
+        _,batches,targs = zip(*self.batches)
+        ids = torch.cat([self._ids(i, len(y)) for i,_,y in self.batches])
         sims = torch.full((2,n), float('nan'))
         sims[:,ids] = torch.cat(batches, -1).float().cpu()
         given = torch.full((n,), -1)
         given[ids] = hard_targs(torch.cat(targs)).cpu().as_subclass(Tensor)
         return sims,given
 
+    def _ids(self, i, n):
+        "The images of batch `i`"
+        start = i*self.dl.bs
+        return torch.as_tensor(self.dl.order[start:start+n])
+
 # %% ../nbs/05_callbacks.ipynb #0000001c
 class LossReweight(Callback):
     """Weigh each network's loss by the other network's p(clean) (Zhang et al., arXiv 2305.17895).
 
-    Weights are 1 and the agreement term is off while the networks warm up, and as long as there is no mixture. `pair_loss` is the loss of the epoch.
+    Weights are 1 and the agreement term is off while the networks warm up, and as long as there is no mixture.
+    `pair_loss` is the loss of the epoch.
 
     Raises ValueError for a number out of its range and where the epochs aren't counted, TypeError on a learner without two networks."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
-        warmup:int=1,        # Epochs trained with weights of 1; counted over several fits, frozen ones only while bodies stay frozen
+        warmup:int=1,        # Epochs trained with weights of 1, counted over several fits; frozen ones count while bodies stay frozen
         agreement:float=1.,  # Factor of the agreement term; 0 leaves it out, the authors have 5
         normalize:bool=True, # Divide each network's loss by the sum of its weights? False: by the batch size, as the authors do
-        balance:float=0.5,   # How far classes that look noisy as a whole get their weight back, 0 to 1 (see `balance_factors`); 0: not at all, as the authors do
-        base_loss=sce_loss,  # What is weighted: function from one network's logits (B, K) and targets to its loss for each image, shape (B,), as `sce_loss` and `gce_loss`; None: cross entropy, as the authors have
+        balance:float=0.5,   # How far classes that look noisy as a whole get weight back, 0 to 1 (see `balance_factors`); authors: 0
+        base_loss=sce_loss,  # What is weighted: function from logits (B, K) and targets to losses (B,); None: cross entropy
     ):
         _check_range('warmup', warmup)
         _check_range('agreement', agreement)
@@ -275,8 +286,10 @@ presets = dict(reference=dict( # the authors' own program
 class ReSup(MixtureRefit, LossReweight):
     """Suppress noisy labels: `learn.fine_tune(5, cbs=ReSup())` (Zhang et al., arXiv 2305.17895).
 
-    `MixtureRefit` and `LossReweight` in one callback, with their arguments. `preset='reference'` sets mixture, weights and loss as in the authors' own
-    program; arguments given beside it win. Raises ValueError for an unknown preset, a number out of its range and where the epochs aren't counted,
+    `MixtureRefit` and `LossReweight` in one callback, with their arguments. `preset='reference'` sets mixture, weights and loss
+    as in the authors' own program; arguments given beside it win.
+
+    Raises ValueError for an unknown preset, a number out of its range and where the epochs aren't counted,
     TypeError for an unknown argument, or on a learner without two networks."""
     @delegates(MixtureRefit.__init__, keep=True)
     @delegates(LossReweight.__init__)
@@ -328,8 +341,8 @@ class EpochCount(Callback):
 class PairMetrics(Callback):
     """Add each network's metrics and the state of the mixture to the progress table.
 
-    Every `ReSupLearner` has one. Column `<metric>` is the ensemble's, `<metric>_0` and `<metric>_1` those of the networks alone; `noise_rate` and, where
-    the true labels are known, `auroc` appear while a `MixtureRefit` is at work."""
+    Every `ReSupLearner` has one. Column `<metric>` is the ensemble's, `<metric>_0` and `<metric>_1` those of one network each;
+    `noise_rate` and, where the true labels are known, `auroc` appear while a `MixtureRefit` is at work."""
     order,run_train,remove_on_fetch = Recorder.order+1,False,True # after the Recorder has begun its row
 
     def before_fit(self):

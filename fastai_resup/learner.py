@@ -50,15 +50,16 @@ def resup_learner(
     moms=(0.95,0.85,0.95), # Momentum at the beginning, in the middle and at the end of `fit_one_cycle`
     **kwargs             # Passed to fastai's `create_vision_model`; what is given for the head changes a part of it
 )->"ReSupLearner":
-    """Two networks, frozen but for their heads where their bodies are pretrained. Raises ValueError where the number of classes can't be found, or for an unknown `head`.
+    """Two networks, frozen but for their heads where their bodies are pretrained.
 
     `splitter` is that of the architecture; two architectures with different ones are both split into body and head.
 
-    Add `cbs=ReSup()` to a fit to suppress noisy labels; without it the pair trains with cross entropy: the baseline pair."""
+    Add `cbs=ReSup()` to a fit to suppress noisy labels; without it the pair trains with cross entropy: the baseline pair.
+
+    Raises ValueError where the number of classes can't be found, or for an unknown `head`."""
     n_out = ifnone(n_out, get_c(dls))
     if not n_out: raise ValueError('The number of classes could not be found in `dls`: pass `n_out`.')
-    both = zip(_both(arch), _both(weights))
-    nets = [create_net(a, n_out, pretrained, w, head, **kwargs) for a,w in both]
+    nets = [create_net(a, n_out, pretrained, w, head, **kwargs) for a,w in zip(_both(arch), _both(weights))]
     if normalize: _add_norm(dls, nets)
     splitter = splitter or _common_splitter(nets)
     learn = ReSupLearner(
@@ -216,7 +217,9 @@ def plot_mixture(self:ReSupLearner,
     axs=None,          # Two matplotlib axes; None: new ones
     figsize=(10,3.5),  # Size of the new figure, inches
 ):                     # The two axes
-    "Histogram of each network's similarities with the fitted noisy and clean component, and p(clean); raises ValueError while there is no mixture"
+    """Histogram of each network's similarities with the fitted noisy and clean component, and p(clean)
+
+    Raises ValueError while there is no mixture"""
     model = get_model(self.model)
     if not model.has_mixture: raise ValueError('There is no mixture yet: train with `cbs=ReSup()` first.')
     if axs is None: _,axs = plt.subplots(1, 2, figsize=figsize, layout='constrained')

@@ -18,7 +18,9 @@ class ReSupLoss(nn.Module):
     """Loss function of a `ReSupLearner`: the loss that a `Pair` carries, and cross entropy for a tensor of logits.
 
     A pair without a loss of its own (training without `ReSup`) gets the sum of both cross entropies. In evaluation the model
-    gives one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood. Raises ValueError for a `label_smoothing` outside [0, 1)."""
+    gives one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood.
+
+    Raises ValueError for a `label_smoothing` outside [0, 1)."""
     y_int = True # tells fastai's MixUp that targets are class ids
 
     def __init__(self,
@@ -80,9 +82,11 @@ class Pair(tuple):
         self.loss_func,self._probs = None,None
 
     def with_loss(self,
-        loss_func, # Function from (this pair, targets, reduction) to a scalar, or to shape (B,) with reduction 'none'; given `label_smoothing` and `weight` too where `ReSupLoss` has them. None: the sum of both cross entropies
+        loss_func, # Function from (this pair, targets, reduction) to a scalar, or (B,) with reduction 'none'; None: both cross entropies
     ):             # The pair itself
-        "Carry this loss, whatever it is: `WeightedLoss`, or that of another method"
+        """Carry this loss, whatever it is: `WeightedLoss`, or that of another method
+
+        It is given `label_smoothing` and `weight`, too, where `ReSupLoss` has them."""
         self.loss_func = loss_func
         return self
 
@@ -166,7 +170,7 @@ class WeightedLoss:
         agreement:float=1., # Factor of the agreement term; 0 leaves it out
         normalize:bool=True, # Divide each network's loss by the sum of its weights instead of by B?
         balance:Tensor=None, # Factors of the weights by network and given class, shape (2, K), see `balance_factors`; None: 1
-        base_loss=None, # Function from one network's logits (B, K), float32, and targets to its loss for each image, shape (B,), see `sce_loss`; None: cross entropy
+        base_loss=None, # Function from logits (B, K), float32, and targets to losses (B,), see `sce_loss`; None: cross entropy
     ):
         self.weight_function,self.balance = weight_function,balance
         self.agreement,self.normalize,self.base_loss = agreement,normalize,base_loss
@@ -207,21 +211,32 @@ def resup_loss(
 
     Raises ValueError for a `base_loss` that doesn't give one value for each image"""
     logp,p = pair.probs()
-    n = len(targ)
-    if base_loss: losses = _base_losses(base_loss, logp, targ, label_smoothing, weight)
-    else:         losses = _cross_entropies(logp, targ, label_smoothing, weight)
-    if weight is not None and reduction=='mean' and not is_soft(targ):
-        losses = losses/weight[targ].mean() # as PyTorch's cross entropy
-    w = w.flip(0)
-    w = w/(w.sum(1, keepdim=True).clamp(min=1e-4) if normalize else n)
-    if reduction=='mean':
-        loss = (w*losses).sum()
-        return loss + agreement*F.mse_loss(*p) if agreement else loss
-    disagreement = F.mse_loss(*p, reduction='none').mean(-1)
-    loss = n*(w*losses).sum(0) + agreement*disagreement
-    return loss if reduction=='none' else loss.sum()
+    losses = _image_losses(logp, targ, base_loss, label_smoothing, weight)
+    shares = _shares(w, normalize)
+    if reduction!='mean':
+        loss = _per_image(losses*shares, p, agreement)
+        return loss if reduction=='none' else loss.sum()
+    if weight is not None and not is_soft(targ): losses = losses/weight[targ].mean() # as PyTorch's cross entropy
+    loss = (losses*shares).sum()
+    return loss + agreement*F.mse_loss(*p) if agreement else loss
 
 # %% ../nbs/01_losses.ipynb #00000019
+def _shares(w, normalize):
+    "What each image counts in each network's loss, (2, B): the weight that the OTHER network gives it"
+    w = w.flip(0)
+    total = w.sum(1, keepdim=True).clamp(min=1e-4) if normalize else w.shape[1]
+    return w/total
+
+def _per_image(weighted, p, agreement):
+    "Loss of each image, (B,), from both networks' shares of it and their probabilities, (2, B, K)"
+    disagreement = F.mse_loss(*p, reduction='none').mean(-1)
+    return weighted.shape[1]*weighted.sum(0) + agreement*disagreement
+
+def _image_losses(logp, targ, base_loss, label_smoothing, weight):
+    "Each network's loss for each image, (2, B), from log-probabilities (2, B, K)"
+    if base_loss is None: return _cross_entropies(logp, targ, label_smoothing, weight)
+    return _base_losses(base_loss, logp, targ, label_smoothing, weight)
+
 def _twice(targ):
     "Targets of both networks, one after the other"
     return targ.repeat(2, *[1]*(targ.dim()-1))

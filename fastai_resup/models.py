@@ -69,7 +69,7 @@ class PairedModel(nn.Module):
         return bool(self.lookup.isfinite().all())
 
     def weight_function(self,
-        exact:bool=False, # In float64, on the CPU? In float32 many of the cleanest labels share one p(clean), and a ranking wants to tell them apart
+        exact:bool=False, # In float64, on the CPU? In float32 many of the cleanest labels share one p(clean), which a ranking can't use
     ): # Function from similarities (2, B) to p(clean) (2, B); None without a mixture
         "How similarities become weights"
         if not self.has_mixture: return None

@@ -24,7 +24,9 @@ def ordered_pass(
     f,     # Function from (`Pair` of logits, given ids (B,)) to a tensor of shape (..., B)
     dl=None, # DataLoader; None: the training images
 )->Tensor: # The results side by side, shape (..., N), on the CPU, in the order of the images
-    """Show both networks every image of `dl` in order, un-augmented, without gradients; changes nothing in `learn`, nor the random numbers to come
+    """Show both networks every image of `dl` in order, un-augmented, without gradients
+
+    Nothing in `learn` changes, nor do the random numbers to come.
 
     Inside `learn.distrib_ctx()` each process looks at its part, and gets the results of all; there all processes have to call it."""
     model = get_model(learn.model)
@@ -33,11 +35,8 @@ def ordered_pass(
         dl = (learn.dls.train if dl is None else dl).new(shuffle=False, drop_last=False)
         n = len(dl.dataset)
         if group: dl = group.part(dl)
-        res = []
         with _unaugmented(dl.dataset):
-            for b in dl:
-                *x,y = learn._set_device(b)
-                res.append(f(model.pair(*x), y))
+            res = [f(model.pair(*x), y) for x,y in _batches(learn, dl)]
     res = torch.cat(res, -1)
     if group: res = group.gather(res, n)
     return res.cpu()
@@ -53,6 +52,12 @@ def _evaluation(model):
     finally:
         model.train(training)
         set_random_states(**random_states)
+
+def _batches(learn, dl):
+    "Images and targets of each batch, where the model is"
+    for b in dl:
+        *x,y = learn._set_device(b)
+        yield x,y
 
 def _unaugmented(ds):
     "A context in which `ds` transforms items as those of validation, where it can"
@@ -109,10 +114,12 @@ def check_paired(
         raise TypeError(f'{who} cannot look into the wrapper that `torch.compile(learn.model)` returns: '
                         'compile in place, by `learn.model.compile()`, and leave `learn.model` as it was.')
     if not isinstance(get_model(learn.model), PairedModel):
-        raise TypeError(f'{who} needs two networks: make the learner by `resup_learner(dls, arch)`, or pass a `PairedModel` to `ReSupLearner`.')
+        raise TypeError(f'{who} needs two networks: '
+                        'make the learner by `resup_learner(dls, arch)`, or pass a `PairedModel` to `ReSupLearner`.')
     if not isinstance(learn.loss_func, ReSupLoss):
         raise TypeError(f'{who} needs `ReSupLoss` as loss function, and this learner has {type(learn.loss_func).__name__}: '
-                        'leave `loss_func` out, or pass `ReSupLoss(label_smoothing=0.1)` for smoothed labels and `ReSupLoss(weight=…)` for class weights.')
+                        'leave `loss_func` out, or pass `ReSupLoss(label_smoothing=0.1)` for smoothed labels '
+                        'and `ReSupLoss(weight=…)` for class weights.')
     if not hasattr(learn, 'record'):
         raise TypeError(f'{who} needs a `ReSupLearner`, which counts epochs and keeps the record, and this is a {type(learn).__name__}: '
                         'make it by `resup_learner(dls, arch)` or `ReSupLearner(dls, model)`.')
