@@ -89,7 +89,8 @@ def test_any_file_is_read_right_or_refused(tmp_path, content, base):
     f.write_bytes(content)
     try: lst = read_label_list(f, base)
     except LabelListError as e: return assert_names(e, f)
-    rows = [o.rsplit(None, 1) for o in content.decode('utf-8-sig').split('\n') if o.strip(' \t\r')]
+    lines = [o.strip(' \t\r') for o in content.decode('utf-8-sig').split('\n')]
+    rows = [o.rsplit(None, 1) for o in lines if o]
     assert len(lst) == len(rows)
     for (name,num),row in zip(rows, lst.rows.itertuples()):
         assert '..' not in re.split(r'[/\\]', name)

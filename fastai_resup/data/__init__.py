@@ -7,5 +7,4 @@ from .rafdb import *
 from .ferplus import *
 from .fer2013 import *
 from .affectnet import *
-from .formats import *
 from .manifest import *

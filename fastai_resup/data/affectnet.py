@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.all import delegates, patch
-from .loaders import FERDataLoaders, _class_table
-from .rafdb import _to_split
-from .tables import first_few
+from .loaders import FERDataLoaders
+from .tables import class_table, first_few, to_split
 from ..files import csv_rows, text_column
 
 # %% ../../nbs/data/07_affectnet.ipynb #0d020051
@@ -173,12 +172,14 @@ def _npy_pairs(images, notes):
 def _npy_id(f, n_ids):
     "The class number in the file `f`, which holds one number or its text"
     a = np.load(f, allow_pickle=False)
-    if a.size!=1: raise ValueError(f'{a.size} values, expected one class number')
+    if a.size!=1:
+        raise ValueError(f'{a.size} values, expected one class number')
     num = float(a.item())
-    if num not in range(n_ids): raise ValueError(f'class number {a.item()}, expected 0 to {n_ids-1}')
+    if num not in range(n_ids):
+        raise ValueError(f'class number {a.item()}, expected 0 to {n_ids-1}')
     return int(num)
 
-# %% ../../nbs/data/07_affectnet.ipynb #2cb77e5b
+# %% ../../nbs/data/07_affectnet.ipynb #86581c85
 def affectnet_table(
     path:str|Path, # Folder with `training.csv` and `validation.csv`; or `train_set` and `val_set`; or `train/0` … `val/7`
     scheme:str, # What the class numbers mean: `official`, `alphabetical8` or `alphabetical7`, see `affectnet_schemes`
@@ -193,7 +194,7 @@ def affectnet_table(
     report_broken(broken, len(table))
     keep = table['label'].isin(vocab)
     left_out = table['label'][~keep].value_counts().to_dict()
-    table = _to_split(table[keep], valid_pct)
+    table = to_split(table[keep], valid_pct)
     table.attrs['left_out'] = {**left_out, 'broken':len(broken)}
     return table,vocab
 
@@ -201,10 +202,12 @@ def affectnet_table(
 def _all_rows(path, scheme, form, images):
     "Table of AffectNet in any form, with the names of all that the scheme numbers, and its broken rows"
     names = np.array(affectnet_schemes[scheme], dtype=object)
-    (train,faults),(valid,more) = _read_parts(path, _find_form(path, form), images, len(names))
+    form = _find_form(path, form)
+    (train,faults),(valid,more) = _read_parts(path, form, images, len(names))
     table = pd.concat([train, valid], ignore_index=True)
-    table['label'] = names[table.pop('id').astype(int)]
-    table['is_valid'] = np.arange(len(table))>=len(train)
+    ids = table.pop('id').astype(int)
+    table['label'] = names[ids]
+    table['is_valid'] = table.index>=len(train)
     return table,faults+more
 
 def _find_form(path, form):
@@ -240,7 +243,7 @@ def _read_folders(path, n_ids):
     "Files and class numbers of the numbered folders in `path`"
     if not path.is_dir():
         raise FileNotFoundError(f"{path} not found: expected folders {path}/0 to {n_ids-1}")
-    df = _class_table(path)
+    df = class_table(path)
     bad = sorted(set(df['label'])-set(map(str, range(n_ids))))
     if bad:
         raise ValueError(f"{path} has the folders {first_few(bad)}, expected 0 to {n_ids-1}: "

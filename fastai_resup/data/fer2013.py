@@ -16,8 +16,8 @@ from fastcore.all import delegates, patch
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .ferplus import fer2013_usage, ferplus_folders, read_fer2013new
-from .loaders import FERDataLoaders, _folder_table
-from .tables import first_few
+from .loaders import FERDataLoaders
+from .tables import first_few, folder_table
 from ..files import csv_rows, save_csv, save_text, whole_file
 
 # %% ../../nbs/data/06_fer2013.ipynb #0d020048
@@ -205,7 +205,7 @@ def _write_tables(work, rows, names, votes):
         text = table.to_csv(index=False, header=False)
         save_text(text, work/ferplus_folders[split]/'label.csv', overwrite=True)
 
-# %% ../../nbs/data/06_fer2013.ipynb #d4bb62c3
+# %% ../../nbs/data/06_fer2013.ipynb #4eb11418
 def fer2013_table(
     path:str|Path, # `fer2013.csv`, a folder that holds it, or a folder with `train|valid|test/<class>`
     valid:str='valid', # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in most mirrors both)
@@ -216,7 +216,7 @@ def fer2013_table(
     if valid not in ('valid','test'): raise ValueError(f"valid must be 'valid' or 'test', got {valid!r}")
     path = image_folder(path, images)
     _check_folders(path, ['train'] if valid_pct is not None else ['train',valid])
-    table = _folder_table(path, 'train', valid, valid_pct)
+    table = folder_table(path, 'train', valid, valid_pct)
     table['label'] = table['label'].str.lower()
     return table,fer2013_classes
 

@@ -17,7 +17,7 @@ import pandas as pd
 from fastcore.all import delegates, patch
 from .loaders import FERDataLoaders
 from .noise import noise_report
-from .tables import first_few
+from .tables import first_few, to_split
 from ..files import links_outside
 
 # %% ../../nbs/data/04_rafdb.ipynb #0000004a
@@ -127,7 +127,7 @@ def _parse_name(name):
         raise ValueError(f"image numbers start at 1, got {name[:80]!r}")
     return split,number
 
-# %% ../../nbs/data/04_rafdb.ipynb #1339ebe1
+# %% ../../nbs/data/04_rafdb.ipynb #9385feea
 def _find_base(path, numbers, base, n_classes):
     "What the class numbers count from"
     if base is None:
@@ -236,7 +236,7 @@ def _check_same_images(a, b):
         raise LabelListError(f"{has.path} line {line}: training image number {only[0]} is not in {lacks.path} "
                              f"({len(only)} such images): are both complete lists of RAF-DB?")
 
-# %% ../../nbs/data/04_rafdb.ipynb #132ff06f
+# %% ../../nbs/data/04_rafdb.ipynb #897dd8b3
 def rafdb_table(
     path:str|Path, # Folder with `EmoLabel` and `Image`, or with `train/1` … `test/7`; or RAF-DB's label list alone
     noise_list:str|Path=None, # List of noisy training labels, see `read_label_list`; None: the official labels
@@ -255,14 +255,9 @@ def rafdb_table(
     table['is_valid'] = df.split=='test'
     if noise_list is not None:
         table['true'] = names[df.true]
-    return _to_split(table, valid_pct),rafdb_classes
+    return to_split(table, valid_pct),rafdb_classes
 
-# %% ../../nbs/data/04_rafdb.ipynb #fd300e29
-def _to_split(table, valid_pct):
-    "`table`; where a share of `valid_pct` is to be held out, its training rows alone, without `is_valid`"
-    if valid_pct is None: return table
-    return table[~table['is_valid']].drop(columns='is_valid')
-
+# %% ../../nbs/data/04_rafdb.ipynb #43d4a657
 def _official_labels(path):
     "RAF-DB's own labels, from its list or from the folders of a mirror"
     listed = path if path.is_file() else path/'EmoLabel'/'list_patition_label.txt'
@@ -333,7 +328,7 @@ def _mirror_image(f):
         raise LabelListError(f"{f} is no RAF-DB {split} image, such as {split}_00001_aligned.jpg")
     return split,int(image[2])
 
-# %% ../../nbs/data/04_rafdb.ipynb #ef062f07
+# %% ../../nbs/data/04_rafdb.ipynb #5d28ba0c
 def is_rafdb(
     path:Path, # Folder or file
 )->bool:
@@ -349,5 +344,5 @@ def _begins_with_rafdb(folder):
     names = (o.name for o in folder.iterdir() if o.name[0]!='.')
     return bool(_image_name.fullmatch(next(names, '')))
 
-# %% ../../nbs/data/04_rafdb.ipynb #628eaac7
+# %% ../../nbs/data/04_rafdb.ipynb #53625ac4
 def rafdb_labels(clean, noise_list=None, base=None): return join_rafdb(clean, noise_list, base).df # goes with its last caller
