@@ -2,7 +2,10 @@
 import numpy as np, pytest
 from pathlib import Path
 from PIL import Image
-import fastai_resup.synth as synth
+import fastai_resup.files as files
+import fastai_resup.synth.faces as faces
+from fastai_resup.synth.expressions import both_ways
+from fastai_resup.synth.people import styles
 from fastai_resup.synth import EXPRESSIONS, ACTIONS, draw_face, make_faces, sample_action, sample_look, sample_camera, render_face
 
 def _files(path): return {o.relative_to(path).as_posix(): o.read_bytes() for o in sorted(Path(path).rglob('*.png'))}
@@ -18,18 +21,18 @@ def test_interrupted_leaves_nothing(tmp_path, error):
 def test_interrupted_overwrite_keeps_the_old_faces(tmp_path, monkeypatch):
     before = _files(_make(tmp_path/'faces'))
     real = draw_face
-    monkeypatch.setattr(synth, 'draw_face', lambda e, *a, **k: real(e, *a, **k) if e!='anger' else 1/0)
+    monkeypatch.setattr(faces, 'draw_face', lambda e, *a, **k: real(e, *a, **k) if e!='anger' else 1/0)
     with pytest.raises(ZeroDivisionError): _make(tmp_path/'faces', seed=1, force=True)
     assert _files(tmp_path/'faces')==before and [o.name for o in tmp_path.iterdir()]==['faces']
 
 def test_failing_last_move_restores_the_old_faces(tmp_path, monkeypatch):
     before = _files(_make(tmp_path/'faces'))
-    real,moves = synth.os.replace,[]
+    real,moves = files.os.replace,[]
     def replace(a, b):
         moves.append(b)
         if len(moves)==2: raise OSError('no')
         return real(a, b)
-    monkeypatch.setattr(synth.os, 'replace', replace)
+    monkeypatch.setattr(files.os, 'replace', replace)
     with pytest.raises(OSError, match='no'): _make(tmp_path/'faces', seed=1, force=True)
     assert _files(tmp_path/'faces')==before and [o.name for o in tmp_path.iterdir()]==['faces']
 
@@ -81,7 +84,7 @@ def test_same_picture_at_every_size():
         small,large = (np.asarray(draw_face(e, n, rng=4, nuisance=0).resize((32,32), Image.BOX), float) for n in (64,128))
         assert abs(small-large).mean() < 4
 
-@pytest.mark.parametrize('style', synth._styles)
+@pytest.mark.parametrize('style', styles)
 @pytest.mark.parametrize('occluder', ['none','hand','bar','lock','mask','crop'])
 def test_every_style_and_occluder(style, occluder):
     rng = np.random.default_rng(0)
@@ -96,7 +99,7 @@ def test_every_action_shows():
     look.update(style='short', beard='none', glasses='none', skin=(236,186,148), lip=(200,100,100))
     rest = np.asarray(render_face(dict.fromkeys(ACTIONS, 0.), look, cam), float)
     for name in ACTIONS:
-        for v in (1.,-1.) if name in synth._both_ways else (1.,):
+        for v in (1.,-1.) if name in both_ways else (1.,):
             moved = np.asarray(render_face({**dict.fromkeys(ACTIONS, 0.), name:v}, look, cam), float)
             assert (abs(moved-rest).max(-1)>12).sum() > 15, (name, v)
 
@@ -105,9 +108,9 @@ def test_look_says_nothing_about_the_expression():
     a,b = (np.asarray(draw_face(e, 64, rng=11), float) for e in ('happiness','anger'))
     assert abs(a-b)[:8].mean() < 2 < abs(a-b)[20:52,16:48].mean()
 
-@pytest.mark.parametrize('nuisance,low,high', [(0,.6,.97), (1,.35,.8)])
+@pytest.mark.parametrize('nuisance,low,high', [(0,0.6,0.97), (1,0.35,0.8)])
 def test_neither_trivial_nor_hopeless(nuisance, low, high):
-    "A linear classifier of 20 x 20 pixels is well above chance (.143) on portraits, and worse on photos as they come"
+    "A linear classifier of 20 x 20 pixels is well above chance (0.143) on portraits, and worse on photos as they come"
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -126,5 +129,5 @@ def test_classes_overlap_in_action_space():
     pred = RandomForestClassifier(100, random_state=0, n_jobs=1).fit(v[:2800], y[:2800]).predict(v[2800:])
     m = confusion_matrix(y[2800:], pred, normalize='true')
     i = EXPRESSIONS.index
-    assert .85 < np.diag(m).mean() < .995
+    assert 0.85 < np.diag(m).mean() < 0.995
     assert m[i('surprise'),i('fear')]+m[i('fear'),i('surprise')] > m[i('surprise'),i('anger')]+m[i('anger'),i('surprise')]
