@@ -4,5 +4,7 @@ from .ranking import *
 from .crossval import *
 from .plots import *
 from .votes import *
+from .saved import *
+from .noise_rates import *
 from .decisions import *
 from .page import *

@@ -152,7 +152,7 @@ def plot_reliability(self:LabelAudit,
     figsize=(4.5,4.5), # Size of the new figure, inches
 ): # The axis
     "Share of right labels against p(clean), where the truth is known; raises ValueError where it isn't"
-    at,right = self._truth()
+    at,right = self.known_clean()
     ax,b = _new_ax(ax, figsize),reliability(right, self.df['p_clean'].to_numpy()[at], n_bins)
     ax.plot([0,1], [0,1], color='0.7', lw=1)
     ax.errorbar(b.p, b.right, [(b.right-b.low).clip(0), (b.high-b.right).clip(0)], fmt='o-', ms=4, lw=1, capsize=2, color='tab:blue')
