@@ -1,16 +1,20 @@
-"What users call, for `from fastai_resup.all import *` after fastai's own star import"
-from .mixture import *
-from .losses import *
-from .models import *
-from .networks import *
-from .passes import *
-from .callbacks import *
-from .learner import *
-from .files import *
-from .synth import *
-from .checkpoint import *
-from .distributed import *
-from .deploy import *
-from .data import *
-from .audit import *
-from .peers import *
+"What users call, for `from fastai_resup.all import *` after fastai's own star import; everything else is imported from its module"
+from .mixture import BetaMixture, DegenerateMixtureError, clean_lookup, p_clean, step_lookup
+from .losses import ReSupLoss, WeightedLoss, gce_loss, sce_loss, similarity, soft_accuracy
+from .models import PairedModel
+from .networks import create_net, lite_weights, read_weights, speed_up_cpu
+from .passes import ordered_pass
+from .callbacks import EpochCount, LossReweight, MixtureRefit, PairMetrics, ReSup, presets
+from .learner import ReSupLearner, resup_learner
+from .checkpoint import Checkpoint
+from .distributed import DistributedPair
+from .deploy import to_onnx
+from .synth import draw_face, face_sheet, make_faces
+from .data import (FERDataLoaders, FERImage, fer_block, items_table, subset_dls, unreadable_images,
+                   affectnet_schemes, fer2013_classes, write_fer2013,
+                   ferplus_classes, ferplus_labels, ferplus_probs, ferplus_votes, read_ferplus_votes, vote_disagreement,
+                   join_rafdb, rafdb_classes, read_label_list,
+                   NoiseManifest, class_noise, instance_noise, matrix_noise, noise_models, noise_report, pair_noise, symmetric_noise)
+from .audit import (LabelAudit, Review, compare_votes, label_table, plot_votes, read_decisions, save_decisions,
+                    score_ranking, show_suspects)
+from .peers import CoTeaching, DivideMix, EAC, ELR, GCE, LabelSmoothing, MCorrection, Peer, RUL, SCE, SCN, peers
