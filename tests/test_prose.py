@@ -162,6 +162,17 @@ def test_all_rows_of_the_log():
         seeds,one,both = shown[key][:3]
         assert seeds==', '.join(map(str, sorted(rows.seed))) and one.startswith(f'{rows.one.mean():.3f}') and both.startswith(f'{rows.acc_ensemble.mean():.3f}'), key
 
+# Links
+
+def test_links_to_the_log_lead_to_its_headings():
+    "GitHub makes an anchor of a heading: small letters, hyphens for blanks, no punctuation"
+    log = (ROOT/'benchmarks'/'LOG.md').read_text(encoding='utf-8')
+    slugs = {re.sub(r'[^\w -]', '', o.lower()).replace(' ', '-') for o in re.findall(r'^#+ (.+)$', log, re.M)}
+    files = [*(ROOT/'nbs').rglob('*.ipynb'), *(ROOT/'docs'/'pages').glob('*.md'), ROOT/'README.md', ROOT/'CHANGELOG.md', ROOT/'benchmarks'/'LOG.md']
+    found = {(f.name, o) for f in files for o in re.findall(r'\]\((?:[^)\s]*LOG\.md)?#([\w-]+)\)', f.read_text(encoding='utf-8')) if 'LOG.md#'+o in f.read_text(encoding='utf-8') or f.name=='LOG.md'}
+    assert len(found)>5
+    assert not [o for o in found if o[1] not in slugs]
+
 # Length
 
 def test_readme_is_short():
