@@ -17,16 +17,19 @@ from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.schedule import fit_one_cycle
 from fastai.callback.tracker import TerminateOnNaNCallback
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.torch_core import params, set_seed
 from fastcore.foundation import L
 from PIL import Image
 from scipy import special
 
-from fastai_resup.callbacks import ReSup, ordered_pass
+from fastai_resup.callbacks import EpochCount, PairMetrics, ReSup
 from fastai_resup.checkpoint import Checkpoint
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner, resup_learner
+from fastai_resup.losses import ReSupLoss
 from fastai_resup.synth import make_faces
 
 class Tiny(nn.Sequential):
@@ -53,6 +56,47 @@ def make(path, labels, bs=8, vocab=None, noise=0., seed=0, **kwargs):
     return learn
 
 def healthy(learn): return all(p.isfinite().all() for p in learn.model.parameters()) and np.isfinite([float(o) for o in learn.recorder.losses]).all()
+
+def weighted_batches(learn, n=3):
+    "Train with ReSup; was each batch weighted?"
+    used = []
+    class See(Callback):
+        order = 30
+        def after_loss(self):
+            if self.training: used.append(self.pred.loss_func.weight_function is not None)
+    learn.fit(n, 1e-2, cbs=[ReSup(), See()])
+    return used
+
+def test_resup_works_without_the_metrics(tmp_path):
+    "Who removes `PairMetrics` wants a shorter table, and no other training"
+    learn = make(tmp_path, [i%4 for i in range(32)])
+    learn.remove_cb(PairMetrics)
+    assert weighted_batches(learn)==[False]*4+[True]*8 and learn.model.epochs.tolist()==[0,3]
+    assert list(learn.recorder.metric_names)==['epoch','train_loss','valid_loss','accuracy','time']
+
+def test_resup_without_counted_epochs_is_refused(tmp_path):
+    "It would warm up for ever; other training goes on, and so does ReSup once the counter is back"
+    learn = make(tmp_path, [i%4 for i in range(32)])
+    learn.remove_cb(EpochCount)
+    with pytest.raises(ValueError, match=r'ReSup needs the epochs counted.*learn.add_cb\(EpochCount\(\)\)'): learn.fit(1, cbs=ReSup())
+    learn.fit(1)
+    learn.add_cb(EpochCount())
+    assert weighted_batches(learn)==[False]*4+[True]*8
+
+def test_learners_that_can_not_train_a_pair_are_refused_before_the_first_batch(tmp_path):
+    "A plain Learner of a pair, one network, another loss, a loss that was exchanged"
+    learn = make(tmp_path, [i%4 for i in range(32)])
+    bare = Learner(learn.dls, learn.model, ReSupLoss(), splitter=learn.splitter)
+    one = Learner(learn.dls, learn.model.nets[0], CrossEntropyLossFlat())
+    other = ReSupLearner(learn.dls, learn.model, CrossEntropyLossFlat())
+    learn.loss_func = CrossEntropyLossFlat()
+    batches = []
+    class See(Callback):
+        def before_batch(self): batches.append(self.training)
+    for o,what in ((bare, 'needs a `ReSupLearner`.*this is a Learner: make it by'), (one, 'needs two networks: make the learner by'),
+                   (other, 'has CrossEntropyLossFlat: leave `loss_func` out'), (learn, 'has CrossEntropyLossFlat: leave `loss_func` out')):
+        with o.no_bar(), pytest.raises(TypeError, match=f'ReSup {what}' if o is not other and o is not learn else what): o.fit(1, cbs=[ReSup(), See()])
+    assert not batches
 
 class Poison(Callback):
     "Makes the loss NaN from the third epoch on"
@@ -194,7 +238,7 @@ def test_only_a_frozen_epoch(tmp_path):
     class See(Callback):
         order = 30
         def after_loss(self):
-            if self.training: used.append(self.pred.weigh is not None)
+            if self.training: used.append(self.pred.loss_func.weight_function is not None)
     learn.fit(1, 1e-2, cbs=[ReSup(), See()])
     assert torch.equal(body, learn.model.nets[0][0][0].weight) and learn.model.has_mixture and len(learn.refits)==1 and not any(used)
     learn.unfreeze()
@@ -214,7 +258,7 @@ def test_an_interrupt_in_the_middle_of_an_epoch_then_more_epochs(tmp_path):
     class See(Callback):
         order = 30
         def after_loss(self):
-            if self.training: used.append(self.pred.weigh.keywords['lookup'])
+            if self.training: used.append(self.pred.loss_func.weight_function.keywords['lookup'])
     learn.fit(1, 1e-2, cbs=[ReSup(history=True), See()])
     assert len(used)==4 and torch.equal(used[0], before.clamp(1e-4, 1-1e-4)) and len(learn.refits)==len(learn.p_clean_history)==2 and healthy(learn)
 
@@ -227,7 +271,7 @@ def test_components_that_would_become_one_are_kept_apart(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         cb.fit_mixtures(sims, torch.zeros(4000, dtype=torch.long))
-    assert not learn.history.note.iloc[-1] and not torch.equal(before, learn.model.lookup)
+    assert not learn.record.table().note.iloc[-1] and not torch.equal(before, learn.model.lookup)
     assert all(m.n_iter_<100 and np.ptp(m.means_)>.5 for m in learn.mixtures)
 
 def test_real_networks_have_a_mixture_after_each_epoch(tmp_path):
@@ -247,4 +291,4 @@ def test_a_mixture_that_collapses_keeps_the_one_before(tmp_path):
     with torch.no_grad():
         for net in learn.model.nets: net[1].weight.zero_(); net[1].bias.zero_()
     with pytest.warns(UserWarning, match='the previous one stays.*collapsed'): learn.fit(1, 0., cbs=ReSup(refit='pass'))
-    assert torch.equal(before, learn.model.lookup) and learn.mixtures[0] is fitted[0] and 'collapsed' in learn.history.note.iloc[-1]
+    assert torch.equal(before, learn.model.lookup) and learn.mixtures[0] is fitted[0] and 'collapsed' in learn.record.table().note.iloc[-1]

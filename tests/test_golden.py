@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from fastai_resup.callbacks import ReSup, presets
-from fastai_resup.losses import Pair, ReSupLoss, similarity
+from fastai_resup.losses import Pair, ReSupLoss, WeightedLoss, similarity
 from fastai_resup.mixture import BetaMixture, p_clean, step_lookup
 
 def batch(golden):
@@ -34,24 +34,26 @@ def test_similarities_and_weights(golden):
     for i in range(2): np.testing.assert_allclose(w[i].numpy(), golden[f'weight{i}'], atol=1e-6)
 
 def test_reference_loss(golden):
-    "The loss as `preset='reference'` asks for it"
+    "The loss as `preset='reference'` makes it"
     z,y = batch(golden)
     cb = ReSup(preset='reference')
     weigh = partial(p_clean, lookup=lookups(golden), interpolate=cb.interpolate)
-    check(ReSupLoss()(Pair(z).weighted(weigh, cb.agreement, cb.normalize), y), z, golden, 1)
+    loss = WeightedLoss(weigh, cb.agreement, cb.normalize, base_loss=cb.base_loss)
+    check(ReSupLoss()(Pair(z).with_loss(loss), y), z, golden, 1)
 
 @pytest.mark.parametrize('change', [dict(agreement=4.), dict(normalize=True), dict(interpolate=True)])
 def test_each_setting_of_the_reference_matters(golden, change):
     z,y = batch(golden)
     kw = {**presets['reference'], **change}
     weigh = partial(p_clean, lookup=lookups(golden), interpolate=kw['interpolate'])
-    loss = ReSupLoss()(Pair(z).weighted(weigh, kw['agreement'], kw['normalize']), y)
+    loss = ReSupLoss()(Pair(z).with_loss(WeightedLoss(weigh, kw['agreement'], kw['normalize'])), y)
     assert abs(loss.item() - golden['loss_epoch1']) > 1e-5
 
 def test_the_swap_matters(golden):
     z,y = batch(golden)
     weigh = lambda s: p_clean(s, lookups(golden), interpolate=False).flip(0)
-    assert abs(ReSupLoss()(Pair(z).weighted(weigh, 5., False), y).item() - golden['loss_epoch1']) > 1e-4
+    loss = ReSupLoss()(Pair(z).with_loss(WeightedLoss(weigh, 5., False)), y)
+    assert abs(loss.item() - golden['loss_epoch1']) > 1e-4
 
 def test_no_host_synchronisation():
     "Forward and backward of loss and weights on meta tensors, which have no values to ask for"
@@ -59,5 +61,5 @@ def test_no_host_synchronisation():
     y = torch.zeros(96, dtype=torch.long, device='meta')
     for interpolate,n in ((True,1001),(False,100)):
         weigh = partial(p_clean, lookup=torch.empty(2, n, device='meta'), interpolate=interpolate)
-        ReSupLoss()(Pair(z).weighted(weigh), y).backward()
+        ReSupLoss()(Pair(z).with_loss(WeightedLoss(weigh, balance=torch.empty(2, 7, device='meta'))), y).backward()
     assert z[0].grad.shape==(96,7)

@@ -19,12 +19,13 @@ from fastai.vision.data import ImageDataLoaders
 from fastcore.foundation import L
 from sklearn.mixture import GaussianMixture
 
-from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup, balance_factors, known_share, ordered_pass
+from fastai_resup.callbacks import LossReweight, MixtureRefit, ReSup
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.losses import Pair, resup_loss, sce_loss
-from fastai_resup.mixture import p_clean
+from fastai_resup.mixture import balance_factors, p_clean
 from fastai_resup.models import PairedModel
+from fastai_resup.passes import ordered_pass
 from fastai_resup.synth import make_faces
 
 class Tiny(nn.Sequential):
@@ -43,12 +44,14 @@ def learn(faces):
     res = ReSupLearner(dls, [Tiny(), Tiny()], splitter=body_head, metrics=accuracy)
     with res.no_bar(), res.no_logging(): yield res
 
+def is_weighted(pair): return getattr(pair.loss_func, 'weight_function', None) is not None
+
 class Spy(Callback):
     "Was the batch weighted? One entry per training batch"
     order = 30
     def __init__(self): self.weighted = []
     def after_loss(self):
-        if self.training: self.weighted.append((self.learn.opt.frozen_idx, int(self.learn.model.epochs.sum()), self.pred.weigh is not None))
+        if self.training: self.weighted.append((self.learn.opt.frozen_idx, int(self.learn.model.epochs.sum()), is_weighted(self.pred)))
 
 class NoValidation(Callback):
     order = -5
@@ -61,36 +64,23 @@ def test_validation_may_be_cancelled(learn):
 def mixture(learn): return {k:v.clone() for k,v in learn.model.state_dict().items() if k in ('lookup','density','hist','noise_rate','clean_by_class','epochs')}
 def same(a, b): return all(torch.equal(a[k], b[k]) for k in a)
 
-def test_warmup_counts_over_both_fits_of_fine_tune(learn):
+@pytest.mark.parametrize('warmup,weighted', [(0, [False,True,True]), (1, [False,False,True]), (2, [False,False,False])])
+def test_warmup_of_fine_tune_counts_unfrozen_epochs(learn, warmup, weighted):
+    "The frozen epoch, in which there is no mixture yet, doesn't count"
     spy = Spy()
-    learn.fine_tune(2, cbs=[ReSup(warmup=2, count_frozen=True), spy])
-    assert {(e,w) for _,e,w in spy.weighted}=={(0,False),(1,False),(2,True)}
-    assert learn.model.epochs.tolist()==[1,2]
+    learn.fine_tune(2, cbs=[ReSup(warmup=warmup), spy])
+    assert {(e,w) for _,e,w in spy.weighted}==set(enumerate(weighted)) and learn.model.epochs.tolist()==[1,2]
+    assert learn.model.noise_rate.item()==pytest.approx(learn.refits[-1]['noise_rate'], abs=1e-6)
 
-def test_networks_that_find_most_labels_wrong_are_not_asked(learn):
+def test_warmup_counts_over_fits_and_starts_anew_where_bodies_are_frozen(learn):
+    "Unfrozen epochs count for frozen ones, too"
+    learn.fit(1, cbs=ReSup(warmup=2))
     spies = [Spy(), Spy()]
-    learn.fit(1, cbs=ReSup())
-    rate = learn.model.noise_rate.item()
-    assert rate==pytest.approx(learn.refits[-1]['noise_rate'], abs=1e-6)
-    for spy,limit in zip(spies, (rate-.01, rate+.01)):
-        learn.model.noise_rate.fill_(rate)
-        learn.fit(1, cbs=[LossReweight(max_noise=limit), spy])
-    assert not any(w for *_,w in spies[0].weighted) and all(w for *_,w in spies[1].weighted)
-
-def test_networks_that_know_too_little_are_not_asked(learn):
-    learn.fit(1, 1e-2, cbs=ReSup())
-    known,spies = float((learn.similarities>=.7).float().mean()),[Spy(), Spy()]
-    assert known_share(learn.model.hist)==pytest.approx(known, abs=1e-5)
-    hist = learn.model.hist.clone()
-    for spy,limit in zip(spies, (known+.01, known-.01)):
-        learn.model.hist.copy_(hist)
-        learn.fit(1, 0., cbs=[LossReweight(min_known=max(0, limit)), spy])
-    assert not any(w for *_,w in spies[0].weighted) and all(w for *_,w in spies[1].weighted)
-
-def test_first_unfrozen_epoch_of_fine_tune_is_warmup_too(learn):
-    spy = Spy()
-    learn.fine_tune(2, cbs=[ReSup(), spy])
-    assert {(e,w) for _,e,w in spy.weighted}=={(0,False),(1,False),(2,True)}
+    learn.fit(2, cbs=[ReSup(warmup=2), spies[0]])
+    assert {(e,w) for _,e,w in spies[0].weighted}=={(1,False),(2,True)}
+    learn.freeze()
+    learn.fit(1, cbs=[ReSup(warmup=3), spies[1]])
+    assert {w for *_,w in spies[1].weighted}=={True}
 
 def test_bodies_that_stay_frozen_are_weighted_after_a_frozen_warmup(learn):
     spy = Spy()
@@ -114,6 +104,21 @@ def test_resup_after_plain_epochs_fits_a_mixture_first(learn):
     learn.fit(1)
     learn.fit(1, cbs=[ReSup(), spy])
     assert all(w for *_,w in spy.weighted) and len(learn.refits)==2
+
+def test_names_of_the_record_are_read_only(learn):
+    learn.fit(2, cbs=ReSup(history=True))
+    r = learn.record
+    assert learn.mixtures is r.mixtures and learn.similarities is r.similarities and learn.recent_similarities is r.recent and learn.refits is r.refits and learn.p_clean_history is r.p_clean
+    assert r.table().columns.tolist()==['epoch','noise_rate','auroc','note'] and len(r.table())==len(r.p_clean)==len(r.recent)==2
+    for name in ('mixtures','similarities','recent_similarities','refits','p_clean_history'):
+        with pytest.raises(AttributeError): setattr(learn, name, None)
+
+def test_exported_record_is_small(learn, tmp_path):
+    "Similarities of earlier epochs stay behind"
+    learn.fit(2, cbs=ReSup())
+    learn.export(tmp_path/'e.pkl')
+    loaded = load_learner(tmp_path/'e.pkl')
+    assert loaded.recent_similarities==[] and len(learn.recent_similarities)==2 and repr(loaded.refits)==repr(learn.refits)
 
 def test_what_is_not_training_leaves_the_mixture_alone(learn, tmp_path):
     learn.path = tmp_path
@@ -282,7 +287,9 @@ def test_balance_reaches_the_loss(learn):
     class See(Callback):
         order = 40
         def after_loss(self):
-            if self.training and self.pred.weigh is not None: seen.append((self.learn.loss.item(), Pair([o.detach() for o in self.pred]), self.y.as_subclass(torch.Tensor), self.pred.balance, self.pred.weigh))
+            if self.training and is_weighted(self.pred):
+                loss = self.pred.loss_func
+                seen.append((self.learn.loss.item(), Pair([o.detach() for o in self.pred]), self.y.as_subclass(torch.Tensor), loss.balance, loss.weight_function))
     learn.fit(2, cbs=[ReSup(balance=1., agreement=2.), See()])
     for loss,pair,y,f,weigh in seen:
         want = resup_loss(pair, y, weigh(pair.similarity(y))*f[:,y], 2., True, base_loss=sce_loss)

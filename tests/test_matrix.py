@@ -20,6 +20,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from fastai_resup.all import *
 from fastai_resup.losses import resup_loss
+from fastai_resup.passes import ordered_pass
 
 for o in [o for o in globals() if o.startswith('test')]: del globals()[o] # helpers of fastcore, which pytest would take for tests
 
@@ -67,7 +68,7 @@ class Spy(Callback):
     order = 30
     def __init__(self): self.seen = []
     def after_loss(self):
-        if self.training: self.seen.append(dict(weighted=self.pred.weigh is not None, frozen=self.opt.frozen_idx, lrs=[o['lr'] for o in self.opt.hypers], size=tuple(self.x.shape[-2:]), y=self.y.clone()))
+        if self.training: self.seen.append(dict(weighted=getattr(self.pred.loss_func, 'weight_function', None) is not None, frozen=self.opt.frozen_idx, lrs=[o['lr'] for o in self.opt.hypers], size=tuple(self.x.shape[-2:]), y=self.y.clone()))
     def weighted(self, n=None):
         assert self.seen and all(o['weighted'] for o in self.seen) and n in (None, len(self.seen)), [o['weighted'] for o in self.seen]
         return True
@@ -99,7 +100,7 @@ def test_fit_flat_cos(learn):
     lrs = [o['lrs'][-1] for o in spy.seen]
     assert spy.weighted(20) and lrs[:15]==[1e-2]*15 and lrs[-1]<1e-3 and lrs[15:]==sorted(lrs[15:], reverse=True)
 
-@feature('`fine_tune`', 'works, with a note', 'The frozen epoch and the first unfrozen one are the warm-up, so `fine_tune(1)` weighs nothing; `ReSup(count_frozen=True)` weighs from the first unfrozen epoch.')
+@feature('`fine_tune`', 'works, with a note', 'The frozen epoch and the first unfrozen one are the warm-up, so `fine_tune(1)` weighs nothing; `ReSup(warmup=0)` weighs from the first unfrozen epoch.')
 def test_fine_tune(make):
     learn,spy,bodies = make(warm=False),Spy(),[]
     bodies.append(weights(learn, 0))
@@ -160,8 +161,8 @@ class Mixed(Callback):
     def __init__(self, mixer): self.mixer,self.pairs = mixer,[]
     def after_loss(self):
         if not self.training: return
-        pair,m = self.pred,self.mixer
-        one = lambda y: resup_loss(pair, y, pair.weigh(similarity(torch.stack(tuple(pair)), y))*pair.balance[:,y], pair.agreement, pair.normalize, 'none', base_loss=pair.base_loss)
+        pair,m,f = self.pred,self.mixer,self.pred.loss_func
+        one = lambda y: resup_loss(pair, y, f.weight_function(similarity(torch.stack(tuple(pair)), y))*f.balance[:,y], f.agreement, f.normalize, 'none', base_loss=f.base_loss)
         lam = m.lam
         self.pairs.append(((one(m.yb1[0]).lerp(one(self.y), lam)).mean().item(), self.loss.item(), float(torch.as_tensor(lam).float().mean())))
 
@@ -183,7 +184,7 @@ class LossProbe(Callback):
     order = 30
     def __init__(self): self.rows = []
     def after_loss(self):
-        if self.training: self.rows.append((self.loss.item(), [o.detach().log_softmax(-1) for o in self.pred], self.y.clone(), self.pred.weigh(self.pred.similarity(self.y))*self.pred.balance[:,self.y.as_subclass(torch.Tensor)]))
+        if self.training: self.rows.append((self.loss.item(), [o.detach().log_softmax(-1) for o in self.pred], self.y.clone(), self.pred.loss_func.weight_function(self.pred.similarity(self.y))*self.pred.loss_func.balance[:,self.y.as_subclass(torch.Tensor)]))
 
 @feature('label smoothing', 'works, with a note', "`ReSupLoss(label_smoothing=0.1)` as `loss_func`. fastai's `LabelSmoothingCrossEntropy` knows one network, and is refused by name. `valid_loss` is without smoothing.")
 def test_label_smoothing(make):
@@ -249,7 +250,7 @@ def check_precision(make, mode, dtype):
     class Probe(Callback):
         order = 40
         def after_loss(self):
-            if self.training: types.add((self.pred[0].dtype, self.loss.dtype, self.pred.weigh(self.pred.similarity(self.y)).dtype))
+            if self.training: types.add((self.pred[0].dtype, self.loss.dtype, self.pred.loss_func.weights(self.pred, self.y).dtype))
     for o,cbs in ((plain, []), (half, [CPUPrecision(mode), Probe()])):
         with o.no_bar(), o.no_logging():
             for dl in o.dls: dl.rng = random.Random(3)

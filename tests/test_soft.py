@@ -9,11 +9,12 @@ from fastai.vision.all import CrossEntropyLossFlat,Learner,MixUp,accuracy,load_l
 from torch import nn
 
 from fastai_resup.audit import LabelAudit,label_table
-from fastai_resup.callbacks import ReSup,ordered_pass
+from fastai_resup.callbacks import ReSup
 from fastai_resup.data import FERDataLoaders,SoftCategory
 from fastai_resup.learner import ReSupLearner
-from fastai_resup.losses import Pair,ReSupLoss,hard_targs,soft_accuracy
+from fastai_resup.losses import Pair,ReSupLoss,WeightedLoss,hard_targs,soft_accuracy
 from fastai_resup.models import PairedModel
+from fastai_resup.passes import ordered_pass
 
 @pytest.fixture(scope='module')
 def few(ferplus_root, tmp_path_factory):
@@ -60,7 +61,7 @@ def test_gradients(few):
     z = [torch.randn(16, 8, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     q = soft_dls(few, shuffle=False).one_batch()[1]
     weigh = lambda s: s**2
-    loss = ReSupLoss()(Pair(*z).weighted(weigh, agreement=5., normalize=False), q)
+    loss = ReSupLoss()(Pair(*z).with_loss(WeightedLoss(weigh, agreement=5., normalize=False)), q)
     loss.backward()
     z2,total = [o.detach().clone().requires_grad_() for o in z],0
     for i in range(16):
