@@ -90,7 +90,7 @@ class EpochRows(Callback):
         "Go on with the rows of an interrupted run"
         self.rows = state['rows']
 
-# %% ../../nbs/cli/00_common.ipynb #774f87bf
+# %% ../../nbs/cli/00_common.ipynb #4393ab50
 signalled = [] # what the last signal raised
 
 @contextmanager
@@ -141,7 +141,7 @@ def noisy_label_scores(
     score = df.p_clean if by=='p_clean' else df[['similarity_0','similarity_1']].mean(axis=1)
     return dict(memorised=float(repeated[~clean].mean()), auroc=auroc(clean, score), auroc_of=by)
 
-# %% ../../nbs/cli/00_common.ipynb #a0a0be5e
+# %% ../../nbs/cli/00_common.ipynb #4ab30585
 @dataclass
 class PairRun:
     "A trained pair and what is known of it"
@@ -173,7 +173,7 @@ def train_and_score(
     scores = dict(pair=name, **pair_accuracy(learn), **noisy_label_scores(labels), noise_rate=noise_rate, train_seconds=round(seconds, 1))
     return PairRun(learn, labels, epoch_rows, scores)
 
-# %% ../../nbs/cli/00_common.ipynb #25e51831
+# %% ../../nbs/cli/00_common.ipynb #80ba3b2f
 def say(text):
     "Print a line of progress at once"
     print(text, flush=True)
@@ -209,7 +209,7 @@ def save_suspects(labels, f, n=32):
     show_suspects(LabelAudit(labels).suspects(n), fig)
     fig.savefig(f, dpi=110)
 
-# %% ../../nbs/cli/00_common.ipynb #634fab10
+# %% ../../nbs/cli/00_common.ipynb #2cdc5507
 def save_report(folder, runs):
     "metrics.csv of all pairs; mixture and p(clean) of the last of them, the ReSup pair, if it has a mixture"
     save_csv(pd.DataFrame([o.scores for o in runs]), folder/'metrics.csv')
@@ -250,7 +250,7 @@ def one_line_errors(f):
         if not is_cli(f.__globals__.get(f.__name__, f)): return f(*args, **kwargs) # called from Python, or by another command's run
         with one_line_warnings(), stops_on_signals():
             try: f(*args, **kwargs)
-            except FormatError as e: leave_program(name, f'{flag(e.arg)} {e.what}', 2)
+            except FormatError as e: leave_program(name, flag(e.arg)+str(e).removeprefix(e.arg), 2)
             except UsageError as e: leave_program(name, e, 2)
             except (OSError, ValueError, ImportError) as e: leave_program(name, e, 1)
             except KeyboardInterrupt as e: leave_program(name, str(e) or 'interrupted, and nothing was written', 130)
@@ -277,7 +277,7 @@ def one_line_warnings():
         warnings.showwarning = show
         yield
 
-# %% ../../nbs/cli/00_common.ipynb #802032a3
+# %% ../../nbs/cli/00_common.ipynb #ee49dd49
 number_ranges = dict( # smallest value, largest value, and the words for them
     noise=(0, 1, 'from 0 to 1'),
     valid_pct=(1e-9, 1-1e-9, 'between 0 and 1'),
