@@ -1,4 +1,4 @@
-"""Label-noise models that nest, and what noise did
+"""Noise models whose rates nest, and a report on what noise did
 
 Docs: https://owner.github.io/fastai_resup/data/noise.html.md"""
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from numbers import Real
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
 # %% ../../nbs/data/01_noise.ipynb #00000005
 def symmetric_noise(
@@ -20,7 +21,7 @@ def symmetric_noise(
     rate:float, # Share of the labels to replace, in [0, 1]; exactly `round(rate*N)` are replaced (see `inclusive`)
     n_classes:int, # Number of classes K, at least 2
     seed:int=0, # Seed of this function's own generator; NumPy's and PyTorch's are left alone
-    inclusive:bool=False # Draw from all K classes, as some papers do, so that only `rate*(K-1)/K` of the labels become wrong?
+    inclusive:bool=False # Draw from all K classes, as some papers do, so that only `rate*(K-1)/K` of the labels become noisy?
 ) -> np.ndarray: # New int64 array, shape (N,)
     """`targs` with a share `rate` of them replaced by another class, uniformly; rates are nested for one `seed`.
 
@@ -29,25 +30,32 @@ def symmetric_noise(
     _check_rate(rate)
     if inclusive: rate *= (n_classes-1)/n_classes
     rng = np.random.default_rng(seed)
-    flips = rng.permutation(len(targs))[:round(rate*len(targs))]
+    order = rng.permutation(len(targs))
     shift = rng.integers(1, n_classes, len(targs))
+    flips = order[:round(rate*len(targs))]
     targs[flips] = (targs[flips]+shift[flips]) % n_classes
     return targs
 
 # %% ../../nbs/data/01_noise.ipynb #00000006
 def _class_ids(targs, n_classes):
     "A new int64 array of `targs`, checked to be ids of `n_classes` classes"
-    if n_classes<2: raise ValueError(f"n_classes must be at least 2, got {n_classes}: a label needs another class to change to")
+    if n_classes<2:
+        raise ValueError(f"n_classes must be at least 2, got {n_classes}: a label needs another class to change to")
     ids = np.array(targs)
-    if ids.ndim!=1: raise ValueError(f"targs must have one dimension, got shape {ids.shape}")
-    if len(ids) and ids.dtype.kind not in 'iu': raise ValueError(f"targs must be integer class ids, got dtype {ids.dtype}")
+    if ids.ndim!=1:
+        raise ValueError(f"targs must have one dimension, got shape {ids.shape}")
+    if len(ids) and ids.dtype.kind not in 'iu':
+        raise ValueError(f"targs must be integer class ids, got dtype {ids.dtype}")
     bad = np.flatnonzero((ids<0)|(ids>=n_classes))
-    if len(bad): raise ValueError(f"targs[{bad[0]}] is {ids[bad[0]]}, outside 0..{n_classes-1} (n_classes={n_classes})")
+    if len(bad):
+        first = bad[0]
+        raise ValueError(f"targs[{first}] is {ids[first]}, outside 0..{n_classes-1} (n_classes={n_classes})")
     return ids.astype(np.int64)
 
 def _check_rate(rate):
     "Raise ValueError unless `rate` is a number in [0, 1]"
-    if not isinstance(rate, Real) or not 0<=rate<=1: raise ValueError(f"rate must be in [0, 1], got {rate}: it is the share of labels to replace")
+    if isinstance(rate, Real) and 0<=rate<=1: return
+    raise ValueError(f"rate must be in [0, 1], got {rate}: it is the share of labels to replace")
 
 # %% ../../nbs/data/01_noise.ipynb #0000000d
 @dataclass(frozen=True)
@@ -64,28 +72,40 @@ class NoiseReport:
     @property
     def n_flips(self)->int:
         "Images whose given label isn't the true one"
-        return int(self.counts.sum()-np.trace(self.counts))
+        return self.n - int(np.trace(self.counts))
 
     @property
     def rate(self)->float:
-        "Share of wrong labels; NaN without images"
-        return self.n_flips/self.n if self.n else float('nan')
+        "The noise rate; NaN without images"
+        if not self.n: return float('nan')
+        return self.n_flips/self.n
 
     @property
     def transition(self): # DataFrame (K, K): row i is how the given labels of true class i are spread; NaN for a class without images
         "Given class by true class, each row summing to 1"
-        with np.errstate(invalid='ignore'): shares = self.counts/self.counts.sum(1, keepdims=True)
-        return pd.DataFrame(shares, index=pd.Index(self.vocab, name='true'), columns=pd.Index(self.vocab, name='given'))
+        with np.errstate(invalid='ignore'):
+            shares = self.counts/self.counts.sum(1, keepdims=True)
+        true = pd.Index(self.vocab, name='true')
+        return pd.DataFrame(shares, index=true, columns=pd.Index(self.vocab, name='given'))
 
     @property
-    def per_class(self): # Series (K,): share of wrong labels by true class
+    def per_class(self): # Series (K,): noise rate by true class
         "Noise rate of each true class"
-        return 1-pd.Series(np.diag(self.transition), index=pd.Index(self.vocab, name='true'), name='rate')
+        kept = np.diag(self.transition)
+        return 1-pd.Series(kept, index=pd.Index(self.vocab, name='true'), name='rate')
+
+    @property
+    def summary(self)->str:
+        "The counts in words"
+        return f'{self.n} images, {self.n_flips} noisy labels ({self.rate:.2%})'
 
     def __str__(self):
-        return f'{self.n} images, {self.n_flips} wrong labels ({self.rate:.2%}); given class by true class:\n{self.transition.to_string(float_format="{:.3f}".format)}'
+        table = self.transition.to_string(float_format='{:.3f}'.format)
+        return f'{self.summary}; given class by true class:\n{table}'
 
-    def _repr_html_(self): return f'<p>{self.n} images, {self.n_flips} wrong labels ({self.rate:.2%})</p>{self.transition.to_html(float_format="{:.3f}".format)}'
+    def _repr_html_(self):
+        table = self.transition.to_html(float_format='{:.3f}'.format)
+        return f'<p>{self.summary}</p>{table}'
 
 # %% ../../nbs/data/01_noise.ipynb #0000000e
 def noise_report(
@@ -95,9 +115,12 @@ def noise_report(
 )->NoiseReport: # `rate`, `n_flips`, `transition`, `per_class`
     "Compare given with true labels; raises `ValueError` for ids outside the vocab or vectors of different length"
     k = len(vocab)
-    true,given = _class_ids(true, k),_class_ids(given, k)
-    if len(true)!=len(given): raise ValueError(f"true has {len(true)} labels and given {len(given)}: they must be of the same images")
-    return NoiseReport(np.bincount(true*k+given, minlength=k*k).reshape(k, k), tuple(vocab))
+    true = _class_ids(true, k)
+    given = _class_ids(given, k)
+    if len(true)!=len(given):
+        raise ValueError(f"true has {len(true)} labels and given {len(given)}: they must be of the same images")
+    counts = confusion_matrix(true, given, labels=range(k)) if len(true) else np.zeros((k,k), np.int64)
+    return NoiseReport(counts, tuple(vocab))
 
 # %% ../../nbs/data/01_noise.ipynb #00000022
 def matrix_noise(
@@ -108,34 +131,52 @@ def matrix_noise(
 ) -> np.ndarray: # New int64 array, shape (N,)
     """Labels by a transition matrix: of the n labels of class c exactly `round(n*(1-matrix[c,c]))` are replaced.
 
-    Raises `ValueError` for a matrix that isn't square, has entries outside [0, 1] or a row that doesn't sum to 1, and for labels it has no row for."""
+    Raises `ValueError` for a matrix that isn't square, has entries outside [0, 1] or a row that doesn't sum to 1,
+    and for labels it has no row for."""
     matrix = _transition(matrix, n_classes)
-    k = len(matrix)
-    targs = _class_ids(targs, k)
+    true = _class_ids(targs, len(matrix))
     rng = np.random.default_rng(seed)
-    order,u = rng.permutation(len(targs)),rng.random(len(targs))
-    by_class = [order[targs[order]==c] for c in range(k)]
-    for c,(row,mine) in enumerate(zip(matrix, by_class)):
-        flips,others = mine[:round(len(mine)*(1-row[c]))],np.where(np.arange(k)==c, 0, row)
-        if len(flips): targs[flips] = _draw(others[None], u[flips])
-    return targs
+    order = rng.permutation(len(true))
+    u = rng.random(len(true))
+    noisy = true.copy()
+    kept = np.diag(matrix)
+    others = matrix - np.diag(kept)
+    for c in range(len(matrix)):
+        mine = order[true[order]==c]
+        flips = mine[:round(len(mine)*(1-kept[c]))]
+        _flip(noisy, flips, others[[c]], u)
+    return noisy
 
 # %% ../../nbs/data/01_noise.ipynb #00000023
 def _transition(matrix, n_classes):
     "`matrix` as a checked float array"
     m = np.array(matrix, dtype=float)
-    if m.ndim!=2 or m.shape[0]!=m.shape[1] or len(m)<2: raise ValueError(f"matrix must have shape (K, K) with K at least 2, got {m.shape}")
-    if n_classes not in (None, len(m)): raise ValueError(f"matrix is for {len(m)} classes, and there are {n_classes}")
-    if not ((m>=0)&(m<=1)).all(): raise ValueError("matrix must hold shares between 0 and 1")
-    bad = np.flatnonzero(abs(m.sum(1)-1)>1e-6)
-    if len(bad): raise ValueError(f"row {bad[0]} of matrix sums to {m[bad[0]].sum():.6g}: every row must sum to 1")
+    if m.ndim!=2 or m.shape[0]!=m.shape[1] or len(m)<2:
+        raise ValueError(f"matrix must have shape (K, K) with K at least 2, got {m.shape}")
+    if n_classes not in (None, len(m)):
+        raise ValueError(f"matrix is for {len(m)} classes, and there are {n_classes}")
+    if not ((m>=0)&(m<=1)).all():
+        raise ValueError("matrix must hold shares between 0 and 1")
+    _check_sums(m, 'matrix', 1e-6)
     return m
+
+def _check_sums(m, name, most):
+    "Raise ValueError for a row of `m` whose sum is more than `most` away from 1"
+    sums = m.sum(1)
+    bad = np.flatnonzero(abs(sums-1)>most)
+    if not len(bad): return
+    raise ValueError(f"row {bad[0]} of {name} sums to {sums[bad[0]]:.6g}: every row must sum to 1")
+
+def _flip(targs, flips, weights, u):
+    "Replace the labels of the images `flips` by classes drawn by `weights`, one row for all or one for each"
+    if len(flips): targs[flips] = _draw(weights, u[flips])
 
 def _draw(weights, u):
     "One class per row of `weights` (N, K) or (1, K), not normalised, by uniform numbers `u` (N,); never a class of weight 0"
     cum = weights.cumsum(1)
     picked = (cum <= u[:,None]*cum[:,-1:]).sum(1)
-    last = weights.shape[1]-1-(weights[:,::-1]>0).argmax(1)
+    from_the_end = (weights[:,::-1]>0).argmax(1)
+    last = weights.shape[1] - 1 - from_the_end
     return np.minimum(picked, last)
 
 # %% ../../nbs/data/01_noise.ipynb #00000024
@@ -148,11 +189,13 @@ def pair_noise(
 ) -> np.ndarray: # New int64 array, shape (N,)
     "Pair flip: each class is taken for one other; raises `ValueError` for a bad rate, or a `to` that isn't K ids or maps a class to itself"
     _check_rate(rate)
-    to = (np.arange(n_classes)+1)%n_classes if to is None else _class_ids(to, n_classes)
-    if len(to)!=n_classes or (to==np.arange(n_classes)).any(): raise ValueError(f"to must name another class for each of the {n_classes} classes, got {list(to)}")
-    m = np.eye(n_classes)*(1-rate)
-    m[np.arange(n_classes),to] = rate
-    return matrix_noise(targs, m, seed=seed)
+    own = np.arange(n_classes)
+    to = (own+1)%n_classes if to is None else _class_ids(to, n_classes)
+    if len(to)!=n_classes or (to==own).any():
+        raise ValueError(f"to must name another class for each of the {n_classes} classes, got {list(to)}")
+    matrix = np.eye(n_classes)*(1-rate)
+    matrix[own,to] = rate
+    return matrix_noise(targs, matrix, seed=seed)
 
 # %% ../../nbs/data/01_noise.ipynb #00000025
 def class_noise(
@@ -164,9 +207,12 @@ def class_noise(
     "A rate per class, to the other classes uniformly, as in `usnoise` of ReSup's authors; raises `ValueError` for bad rates"
     rates = np.array(rates, dtype=float)
     k = len(rates) if n_classes is None else n_classes
-    if rates.shape!=(k,): raise ValueError(f"rates must be {k} numbers, one per class, got shape {rates.shape}")
+    if rates.shape!=(k,):
+        raise ValueError(f"rates must be {k} numbers, one per class, got shape {rates.shape}")
     for r in rates: _check_rate(r)
-    return matrix_noise(targs, np.where(np.eye(k, dtype=bool), 1-rates[:,None], rates[:,None]/(k-1)), seed=seed)
+    spread = rates[:,None]/(k-1)
+    matrix = np.where(np.eye(k, dtype=bool), 1-rates[:,None], spread)
+    return matrix_noise(targs, matrix, seed=seed)
 
 # %% ../../nbs/data/01_noise.ipynb #00000026
 def instance_noise(
@@ -178,23 +224,44 @@ def instance_noise(
 ) -> np.ndarray: # New int64 array, shape (N,)
     """Noise that depends on the image: those that the model finds hard are flipped first, to what it takes them for.
 
-    Images are drawn without replacement in proportion to 1-p(label), and each gets another class in proportion to its p. Raises `ValueError` for
-    probabilities that aren't (N, K), aren't finite, are negative, or don't sum to 1 within .01."""
+    Images are drawn without replacement in proportion to 1-p(label), and each gets another class in proportion to its p.
+    Raises `ValueError` for probabilities that aren't (N, K), aren't finite, are negative, or don't sum to 1 within 0.01."""
     _check_rate(rate)
-    probs = np.array(probs, dtype=float)
-    if probs.ndim!=2 or n_classes not in (None, probs.shape[1]): raise ValueError(f"probs must have shape (N, {n_classes or 'K'}), got {probs.shape}")
+    probs = _probabilities(probs, n_classes)
     targs = _class_ids(targs, probs.shape[1])
-    if len(probs)!=len(targs): raise ValueError(f"probs has {len(probs)} rows for {len(targs)} labels")
-    if not np.isfinite(probs).all() or (probs<0).any(): raise ValueError("probs must be finite and not negative: pass probabilities, not logits")
-    bad = np.flatnonzero(abs(probs.sum(1)-1)>.01)
-    if len(bad): raise ValueError(f"row {bad[0]} of probs sums to {probs[bad[0]].sum():.6g}: every row must sum to 1")
+    _check_rows(probs, targs)
     rng = np.random.default_rng(seed)
-    others = np.maximum(probs, 1e-12)
-    others[np.arange(len(targs)),targs] = 0
-    keys = rng.exponential(size=len(targs))/others.sum(1)  # the smallest exponential wins in proportion to its rate
-    u,flips = rng.random(len(targs)),np.argsort(keys)[:round(rate*len(targs))]
-    if len(flips): targs[flips] = _draw(others[flips], u[flips])
+    others = _without(probs, targs)
+    keys = rng.exponential(size=len(targs))/others.sum(1) # the smallest exponential wins in proportion to its rate
+    u = rng.random(len(targs))
+    flips = np.argsort(keys)[:round(rate*len(targs))]
+    _flip(targs, flips, others[flips], u)
     return targs
 
+def _check_rows(probs, targs):
+    "Raise ValueError unless there is a row per label"
+    if len(probs)!=len(targs): raise ValueError(f"probs has {len(probs)} rows for {len(targs)} labels")
+
+def _without(probs, targs):
+    "`probs` with those of the labels themselves set to 0, and all others above 0"
+    others = np.maximum(probs, 1e-12)
+    others[np.arange(len(targs)),targs] = 0
+    return others
+
+def _probabilities(probs, n_classes):
+    "`probs` as a checked float array"
+    probs = np.array(probs, dtype=float)
+    if probs.ndim!=2 or n_classes not in (None, probs.shape[1]):
+        raise ValueError(f"probs must have shape (N, {n_classes or 'K'}), got {probs.shape}")
+    if not np.isfinite(probs).all() or (probs<0).any():
+        raise ValueError("probs must be finite and not negative: pass probabilities, not logits")
+    _check_sums(probs, 'probs', 0.01)
+    return probs
+
 # %% ../../nbs/data/01_noise.ipynb #00000057
-noise_models = {'symmetric':symmetric_noise, 'pair':pair_noise, 'class':class_noise, 'matrix':matrix_noise, 'instance':instance_noise}
+noise_models = {
+    'symmetric': symmetric_noise,
+    'pair': pair_noise,
+    'class': class_noise,
+    'matrix': matrix_noise,
+    'instance': instance_noise}
