@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fastai_resup.data import FERDataLoaders,write_fer2013
-from fastai_resup.labels import ferplus_votes
+from fastai_resup.data import FERDataLoaders
+from fastai_resup.data.fer2013 import write_fer2013
+from fastai_resup.data.ferplus import ferplus_votes, read_fer2013new
 
 USAGE = ['Training']*8+['PublicTest']+['PrivateTest']
 
@@ -27,7 +28,7 @@ def fer2013(path, n, votes=False, change={}):
 def start(tmp_path, *args):
     "The command in a process of its own, from the script that pip would install"
     script = tmp_path/'resup-data'
-    script.write_text('import sys\nfrom fastai_resup.cli_data import resup_data\nif __name__=="__main__": sys.exit(resup_data())\n')
+    script.write_text('import sys\nfrom fastai_resup.cli.data import resup_data\nif __name__=="__main__": sys.exit(resup_data())\n')
     return subprocess.Popen([sys.executable, script, *map(str, args)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'PYTHONWARNINGS':'ignore'},
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background jobs ignore it
 
@@ -35,7 +36,7 @@ def wait_for(done, seconds=240):
     end = time.time()+seconds
     while not done():
         if time.time()>end: pytest.fail('it took too long')
-        time.sleep(.01)
+        time.sleep(0.01)
 
 def images(folder): return {p.name:p.stat() for p in folder.rglob('*.png') if p.name[0]!='.'}
 
@@ -124,7 +125,6 @@ def test_one_name_twice_keeps_the_first_row(tmp_path):
 
 def test_real_votes_fit(shared, ferplus_root):
     "The real fer2013new.csv with made-up pixels: as many images as FERPlus has"
-    from fastai_resup.labels import read_fer2013new
     df = read_fer2013new(ferplus_root/'fer2013new.csv')
     assert len(df)==35887 and df.name.isna().sum()==173
     assert df.groupby('split').name.nunique().to_dict()==dict(train=28558, valid=3579, test=3573)

@@ -9,16 +9,23 @@ __all__ = ['resup_data']
 
 # %% ../../nbs/cli/06_data.ipynb #a0000004
 from pathlib import Path
-import pandas as pd
 from fastcore.script import call_parse
 from .common import UsageError, one_line_errors
 from ..data.fer2013 import write_fer2013
+from ..files import read_csv
 
 # %% ../../nbs/cli/06_data.ipynb #00000006
 def _summary(out):
-    "Images per split in words"
-    rows = pd.read_csv(out/'rows.csv')
-    return ', '.join(f'{n} {s}' for s,n in rows['split'].value_counts(sort=False).items())+f' images, {"in the layout of FERPlus" if (out/"fer2013new.csv").exists() else "in a folder per class"}'
+    "Images per split, and the layout, in words"
+    counts = read_csv(out/'rows.csv', ['split'])['split'].value_counts(sort=False)
+    splits = ', '.join(f'{n} {split}' for split,n in counts.items())
+    layout = 'the layout of FERPlus' if (out/'fer2013new.csv').exists() else 'a folder per class'
+    return f'{splits} images, in {layout}'
+
+def _votes_beside(csv_file):
+    "FERPlus's votes beside FER2013's csv, `None` if they aren't there"
+    found = csv_file.with_name('fer2013new.csv')
+    return found if found.is_file() else None
 
 # %% ../../nbs/cli/06_data.ipynb #00000005
 @call_parse
@@ -29,13 +36,16 @@ def resup_data(
     out:str, # Folder to make: FERPlus's layout with fer2013new.csv, train|valid|test/<class> without it
     votes:str=None, # FERPlus's fer2013new.csv; 'none' to do without; default: the one beside fer2013.csv, if any
 ):
-    "Turn a published data file into folders of images; given again after a stop, go on. Called from Python, another `dataset` raises UsageError"
+    """Turn a published data file into folders of images; given again after a stop, go on.
+
+    Called from Python, another `dataset` raises UsageError."""
     if dataset!='fer2013': raise UsageError(f'the data set must be fer2013, not {dataset!r}')
     src,out = Path(src),Path(out)
     csv_file = src/'fer2013.csv' if src.is_dir() else src
-    found = csv_file.with_name('fer2013new.csv')
-    votes = None if votes=='none' or votes is None and not found.is_file() else Path(votes or found)
+    if votes is None: votes = _votes_beside(csv_file)
+    elif votes=='none': votes = None
     try: write_fer2013(csv_file, out, votes)
-    except KeyboardInterrupt: raise KeyboardInterrupt(f'interrupted: give the same command again to go on ({out}.unfinished)') from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f'interrupted: give the same command again to go on ({out}.unfinished)') from None
     print(f'{out} is complete: {_summary(out)}')
     return out

@@ -178,10 +178,9 @@ def _place(i, row, names):
     "File (`None` for nowhere), label and split of row `i`"
     label,split = fer2013_label(row)
     if names is None: return f'{split}/{label}/fer{i:07d}.png',label,split
-    other = names.iloc[i]
-    if other['split']!=split:
-        raise ValueError(f"Usage is {row[2]!r}, and fer2013new.csv has this row in {other['split']}")
-    name = other['name']
+    name,other = names.at[i,'name'],names.at[i,'split']
+    if other!=split:
+        raise ValueError(f"Usage is {row[2]!r}, and fer2013new.csv has this row in {other}")
     file = None if pd.isna(name) else f'{ferplus_folders[split]}/{name}'
     return file,label,split
 
@@ -205,7 +204,7 @@ def _write_tables(work, rows, names, votes):
         text = table.to_csv(index=False, header=False)
         save_text(text, work/ferplus_folders[split]/'label.csv', overwrite=True)
 
-# %% ../../nbs/data/06_fer2013.ipynb #4eb11418
+# %% ../../nbs/data/06_fer2013.ipynb #945ff3b3
 def fer2013_table(
     path:str|Path, # `fer2013.csv`, a folder that holds it, or a folder with `train|valid|test/<class>`
     valid:str='valid', # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in most mirrors both)
