@@ -123,7 +123,7 @@ def _plain_values(o):
 def _name_of(o):
     return getattr(o, '__qualname__', None) or type(o).__qualname__
 
-# %% ../../nbs/audit/02_crossval.ipynb #b4df7df0
+# %% ../../nbs/audit/02_crossval.ipynb #f0254148
 def _claim_folder(folder, settings):
     "Make `folder`, or check that it is ours; raises FileExistsError and ValueError"
     f = folder/'settings.json'

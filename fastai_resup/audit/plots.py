@@ -14,35 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from fastcore.basics import patch
+from scipy.stats import binomtest
 from .table import LabelAudit
 from ..data.images import FERImage
-
-# %% ../../nbs/audit/03_plots.ipynb #0000001d
-def show_suspects(
-    df:pd.DataFrame, # Rows of an audit: file, label, suggested, p_clean
-    fig=None, # Matplotlib figure to draw into; None: a new one of pyplot
-    n_cols:int=8, # Pictures in a row
-    size:float=1.5, # Width of a picture, inches
-)->np.ndarray: # The axes, one per row of `df`
-    "A contact sheet: the given label in red, the suggested one in green, and p(clean). Raises OSError naming a file that can't be read"
-    n_rows,n_cols = max(1, ceil(len(df)/n_cols)),max(1, min(n_cols, len(df)))
-    if fig is None: fig = plt.figure()
-    fig.set_size_inches(n_cols*size, n_rows*size*1.5)
-    axs = fig.subplots(n_rows, n_cols, squeeze=False).ravel()
-    for ax in axs: ax.set_axis_off()
-    for ax,r in zip(axs, df.itertuples()): _show_one(ax, r, fontsize=6*size)
-    fig.subplots_adjust(0, 0, 1, 1-1/(3*n_rows), .06, .5) # a picture's height, then half of it for three lines of text
-    return axs[:len(df)]
-
-# %% ../../nbs/audit/03_plots.ipynb #0000001e
-def _show_one(ax, row, fontsize):
-    im = FERImage.create(row.file)
-    im.thumbnail((256,256), Image.Resampling.BILINEAR)
-    ax.imshow(im)
-    for y,s,c in ((1.29,row.label,'tab:red'), (1.15,row.suggested,'tab:green'), (1.01,f'p(clean) {row.p_clean:.2f}','0.3')):
-        ax.text(.5, y, _plain(s), color=c, fontsize=fontsize, ha='center', va='bottom', transform=ax.transAxes)
-
-def _plain(s): return str(s).replace('$', r'\$')
 
 # %% ../../nbs/audit/03_plots.ipynb #0000001f
 @patch
@@ -56,43 +30,87 @@ def show(self:LabelAudit,
     "Contact sheet of the most suspect images, see `suspects` and `show_suspects`"
     return show_suspects(self.suspects(n, label, below), fig, **kwargs)
 
-# %% ../../nbs/audit/03_plots.ipynb #00000059
-def _new_ax(ax, figsize):
-    return plt.subplots(figsize=figsize, layout='constrained')[1] if ax is None else ax
+# %% ../../nbs/audit/03_plots.ipynb #0000001d
+def show_suspects(
+    df:pd.DataFrame, # Rows of an audit: file, label, suggested, p_clean
+    fig=None, # Matplotlib figure to draw into; None: a new one of pyplot
+    n_cols:int=8, # Pictures in a row
+    size:float=1.5, # Width of a picture, inches
+)->np.ndarray: # The axes, one per row of `df`
+    "A contact sheet: the given label in red, the suggested one in green, and p(clean). Raises OSError naming a file that can't be read"
+    n_rows = max(1, ceil(len(df)/n_cols))
+    n_cols = max(1, min(n_cols, len(df)))
+    if fig is None: fig = plt.figure()
+    fig.set_size_inches(n_cols*size, n_rows*size*1.5) # a picture's height, then half of it for three lines of text
+    axs = fig.subplots(n_rows, n_cols, squeeze=False).ravel()
+    for ax in axs: ax.set_axis_off()
+    for ax,row in zip(axs, df.itertuples()): _show_one(ax, row, fontsize=6*size)
+    fig.subplots_adjust(left=0, bottom=0, right=1, top=1-1/(3*n_rows), wspace=0.06, hspace=0.5)
+    return axs[:len(df)]
 
-_wrong,_right = '#c0504d','#6aa36f'
+# %% ../../nbs/audit/03_plots.ipynb #0000001e
+def _show_one(ax, row, fontsize):
+    "One picture with three lines above it"
+    im = FERImage.create(row.file)
+    im.thumbnail((256,256), Image.Resampling.BILINEAR)
+    ax.imshow(im)
+    lines = (row.label,'tab:red'), (row.suggested,'tab:green'), (f'p(clean) {row.p_clean:.2f}','0.3')
+    for y,(text,colour) in zip((1.29,1.15,1.01), lines):
+        ax.text(0.5, y, _without_maths(text), color=colour, fontsize=fontsize, ha='center', va='bottom', transform=ax.transAxes)
+
+def _without_maths(o):
+    "Text in which matplotlib doesn't read dollar signs as maths"
+    return str(o).replace('$', r'\$')
 
 # %% ../../nbs/audit/03_plots.ipynb #0000005b
 @patch
-def plot_mixture(self:LabelAudit,
+def plot_p_clean(self:LabelAudit,
     axs=None, # Two matplotlib axes; None: new ones
     n_bins:int=40, # Bars of the histogram
     figsize=(10,3.5), # Size of the new figure, inches
 ): # The two axes
     "Histogram of each network's similarities, split by p(clean)"
-    if axs is None: axs = plt.subplots(1, 2, figsize=figsize, sharey=True, layout='constrained')[1]
+    if axs is None: _,axs = plt.subplots(1, 2, figsize=figsize, sharey=True, layout='constrained')
     for i,ax in enumerate(axs):
-        s,p = (self.df[f'{c}_{i}'].to_numpy() for c in ('similarity','p_clean'))
-        _split_histogram(ax, s, p, n_bins)
+        sims = self.df[f'similarity_{i}'].to_numpy()
+        p = self.df[f'p_clean_{i}'].to_numpy()
+        _split_histogram(ax, sims, p, n_bins)
+        _plot_curve(ax, sims, p)
         ax.set(title=f'network {i}', xlabel='similarity of prediction and given label')
     axs[0].set_ylabel('images')
     axs[0].legend(loc='center', fontsize='small')
     return axs
 
 # %% ../../nbs/audit/03_plots.ipynb #0000005c
-def _split_histogram(ax, s, p, n_bins):
-    edges,at = np.linspace(0, 1, n_bins+1),np.argsort(s)
-    n,clean = np.histogram(s, edges)[0],np.histogram(s, edges, weights=p)[0]
-    x,w = (edges[1:]+edges[:-1])/2,1/n_bins
-    share = np.divide(clean, n, out=np.zeros(n_bins), where=n>0)
-    ax.bar(x, n**.5*(1-share), w, color=_wrong, label='wrong')
-    ax.bar(x, n**.5*share, w, n**.5*(1-share), color=_right, label='right')
-    ticks = [o for o in (0,10,50,100,200,500,1000,2000,5000,10000,20000,50000,100000) if o<=max(n.max(), 10)]
-    ax.set(xlim=(0,1), ylim=(0, 1.05*n.max()**.5), yticks=np.sqrt(ticks), yticklabels=ticks)
+_noisy_colour,_clean_colour = '#c0504d','#6aa36f'
+_counts = 0,10,50,100,200,500,1000,2000,5000,10000,20000,50000,100000
+
+def _split_histogram(ax, sims, p, n_bins):
+    "Bars whose height is the root of the number of images, divided as p(clean) divides the images"
+    edges = np.linspace(0, 1, n_bins+1)
+    n,_ = np.histogram(sims, edges)
+    n_clean,_ = np.histogram(sims, edges, weights=p)
+    height = np.sqrt(n)
+    clean = height*np.divide(n_clean, n, out=np.zeros(n_bins), where=n>0)
+    middle = (edges[1:]+edges[:-1])/2
+    ax.bar(middle, height-clean, 1/n_bins, color=_noisy_colour, label='noisy')
+    ax.bar(middle, clean, 1/n_bins, height-clean, color=_clean_colour, label='clean')
+    ticks = [o for o in _counts if o<=max(n.max(), 10)]
+    ax.set(xlim=(0,1), ylim=(0, 1.05*height.max()), yticks=np.sqrt(ticks), yticklabels=ticks)
+
+def _plot_curve(ax, sims, p):
+    "p(clean) over similarity, on an axis of its own"
+    order = np.argsort(sims)
     twin = ax.twinx()
-    twin.plot(s[at], p[at], 'k--', lw=1)
+    twin.plot(sims[order], p[order], 'k--', lw=1)
     twin.set(ylim=(0,1.05))
     ax.plot([], [], 'k--', lw=1, label='p(clean), right axis')
+
+# %% ../../nbs/audit/03_plots.ipynb #00000059
+def _new_ax(ax, figsize):
+    "`ax`, or a new one"
+    if ax is not None: return ax
+    return plt.subplots(figsize=figsize, layout='constrained')[1]
 
 # %% ../../nbs/audit/03_plots.ipynb #0000005d
 @patch
@@ -101,18 +119,35 @@ def plot_by_class(self:LabelAudit,
     figsize=(7,4), # Size of the new figure, inches
 ): # The axis
     "How p(clean) is spread within each given class, in five steps, with the number of images and the estimated noise rate"
-    ax,rates,edges = _new_ax(ax, figsize),self.noise_by_class(),np.linspace(0, 1, 6)
-    step = np.minimum((self.df['p_clean']*5).astype(int), 4).to_numpy()
-    count = np.zeros((len(self.vocab),5))
-    np.add.at(count, (self.labels,step), 1)
-    share = count/np.maximum(count.sum(1, keepdims=True), 1)
-    for i,c in enumerate(plt.get_cmap('RdYlGn')(np.linspace(.1, .9, 5))):
-        ax.barh(range(len(share)), share[:,i], left=share[:,:i].sum(1), color=c, edgecolor='white', label=f'{edges[i]:.1f} to {edges[i+1]:.1f}')
-    for y,(n,r) in enumerate(zip(rates.n, rates.noise_rate)): ax.text(1.01, y, f'{n} images, {r:.0%} wrong' if n else 'no images', va='center', fontsize='small')
-    ax.set(yticks=range(len(share)), yticklabels=[_plain(o) for o in self.vocab], xlim=(0,1), xlabel='share of the images with this label')
+    ax = _new_ax(ax, figsize)
+    classes = range(len(self.vocab))
+    share = _share_by_step(self.labels, self.df['p_clean'], classes)
+    _stacked_bars(ax, share)
+    for y,row in enumerate(self.noise_by_class().itertuples()):
+        text = f'{row.n} images, {row.noise_rate:.0%} noisy' if row.n else 'no images'
+        ax.text(1.01, y, text, va='center', fontsize='small')
+    names = [_without_maths(o) for o in self.vocab]
+    ax.set(yticks=classes, yticklabels=names, xlim=(0,1), xlabel='share of the images with this label')
     ax.invert_yaxis()
-    ax.legend(title='p(clean)', ncols=5, loc='lower center', bbox_to_anchor=(.5,1), fontsize='small', frameon=False, title_fontsize='small', columnspacing=1, handlelength=1)
+    ax.legend(title='p(clean)', ncols=5, loc='lower center', bbox_to_anchor=(0.5,1), fontsize='small',
+              frameon=False, title_fontsize='small', columnspacing=1, handlelength=1)
     return ax
+
+# %% ../../nbs/audit/03_plots.ipynb #df5b0c40
+def _share_by_step(labels, p_clean, classes):
+    "Share of the images of each class whose p(clean) is from 0 to 0.2, from 0.2 to 0.4 and so on, shape (K, 5)"
+    step = (p_clean.to_numpy()*5).astype(int).clip(max=4)
+    share = pd.crosstab(labels, step, normalize='index')
+    return share.reindex(index=classes, columns=range(5), fill_value=0).to_numpy()
+
+def _stacked_bars(ax, share):
+    "A bar for each class, from red to green"
+    colours = plt.get_cmap('RdYlGn')(np.linspace(0.1, 0.9, 5))
+    left = np.zeros(len(share))
+    for i,colour in enumerate(colours):
+        label = f'{i/5:.1f} to {(i+1)/5:.1f}'
+        ax.barh(range(len(share)), share[:,i], left=left, color=colour, edgecolor='white', label=label)
+        left = left+share[:,i]
 
 # %% ../../nbs/audit/03_plots.ipynb #0000005e
 @patch
@@ -121,28 +156,35 @@ def plot_transition(self:LabelAudit,
     known:bool=False, # Draw the one counted from true labels
     figsize=(5.5,5), # Size of the new figure, inches
 ): # The axis
-    "The transition matrix as a picture, in per cent: how the labels of each class were spread"
-    ax,t = _new_ax(ax, figsize),self.transition_matrix(known)
-    ax.imshow(t, cmap='Blues', vmin=0, vmax=1)
-    for (i,j),o in np.ndenumerate(t.to_numpy()):
-        if o==o: ax.text(j, i, f'{100*o:.0f}', ha='center', va='center', color='white' if o>.55 else '0.2', fontsize='small')
-    names,at = [_plain(o) for o in self.vocab],range(len(t))
-    ax.set(xticks=at, yticks=at, yticklabels=names, xlabel='given label', ylabel='true class' if known else 'true class, as estimated')
+    "The transition matrix as a picture, in per cent: how the labels of each class were spread; raises what `transition_matrix` raises"
+    ax = _new_ax(ax, figsize)
+    matrix = self.transition_matrix(known).to_numpy()
+    ax.imshow(matrix, cmap='Blues', vmin=0, vmax=1)
+    for (i,j),share in np.ndenumerate(matrix):
+        if np.isnan(share): continue
+        colour = 'white' if share>0.55 else '0.2'
+        ax.text(j, i, f'{100*share:.0f}', ha='center', va='center', color=colour, fontsize='small')
+    at = range(len(matrix))
+    names = [_without_maths(o) for o in self.vocab]
     ax.set_xticks(at, names, rotation=45, ha='right', rotation_mode='anchor')
+    ax.set_yticks(at, names)
+    ax.set(xlabel='given label', ylabel='true class' if known else 'true class, as estimated')
     return ax
 
 # %% ../../nbs/audit/03_plots.ipynb #00000060
 def reliability(
-    right:np.ndarray, # Is the label right? Shape (N,), bool
+    clean:np.ndarray, # Is the label clean? Shape (N,), bool
     p:np.ndarray, # p(clean), shape (N,)
     n_bins:int=10, # Bins, of about equal size
-)->pd.DataFrame: # A row per bin: n, p (mean p(clean)), right (share of right labels), low and high (95 % interval)
+)->pd.DataFrame: # A row per bin: n, p (mean p(clean)), clean (share of clean labels), low and high (95 % interval)
     "Calibration of p(clean): what it says against what is true; images with equal p(clean) stay in one bin"
-    bins = np.searchsorted(np.unique(np.quantile(p, np.linspace(0, 1, n_bins+1)[1:-1])), p)
-    df = pd.DataFrame(dict(p=p, right=right)).groupby(bins).agg(n=('p','size'), p=('p','mean'), right=('right','mean'))
-    z,n,r = 1.96,df['n'],df['right']
-    mid,half = (r+z*z/(2*n))/(1+z*z/n),z*np.sqrt(r*(1-r)/n+z*z/(4*n*n))/(1+z*z/n)
-    return df.assign(low=mid-half, high=mid+half).reset_index(drop=True)
+    edges = np.quantile(p, np.linspace(0, 1, n_bins+1)[1:-1])
+    bins = np.searchsorted(np.unique(edges), p)
+    groups = pd.DataFrame(dict(p=p, clean=clean)).groupby(bins)
+    df = groups.agg(n=('p','size'), p=('p','mean'), clean=('clean','mean')).reset_index(drop=True)
+    counts = zip(groups['clean'].sum(), df['n'])
+    intervals = [binomtest(int(k), int(n)).proportion_ci(method='wilson') for k,n in counts]
+    return df.assign(low=[o.low for o in intervals], high=[o.high for o in intervals])
 
 # %% ../../nbs/audit/03_plots.ipynb #00000062
 @patch
@@ -151,10 +193,12 @@ def plot_reliability(self:LabelAudit,
     n_bins:int=10, # Bins, of about equal size
     figsize=(4.5,4.5), # Size of the new figure, inches
 ): # The axis
-    "Share of right labels against p(clean), where the truth is known; raises ValueError where it isn't"
-    at,right = self.known_clean()
-    ax,b = _new_ax(ax, figsize),reliability(right, self.df['p_clean'].to_numpy()[at], n_bins)
+    "Share of clean labels against p(clean); raises ValueError where no true labels are known"
+    at,clean = self.known_clean()
+    bins = reliability(clean, self.df['p_clean'].to_numpy()[at], n_bins)
+    errors = [(bins.clean-bins.low).clip(0), (bins.high-bins.clean).clip(0)]
+    ax = _new_ax(ax, figsize)
     ax.plot([0,1], [0,1], color='0.7', lw=1)
-    ax.errorbar(b.p, b.right, [(b.right-b.low).clip(0), (b.high-b.right).clip(0)], fmt='o-', ms=4, lw=1, capsize=2, color='tab:blue')
-    ax.set(xlim=(-.02,1.02), ylim=(-.02,1.02), aspect='equal', xlabel='p(clean)', ylabel='share of right labels')
+    ax.errorbar(bins.p, bins.clean, errors, fmt='o-', ms=4, lw=1, capsize=2, color='tab:blue')
+    ax.set(xlim=(-0.02,1.02), ylim=(-0.02,1.02), aspect='equal', xlabel='p(clean)', ylabel='share of clean labels')
     return ax

@@ -1,4 +1,4 @@
-"""Does a low p(clean) mean that annotators disagreed? FERPlus's ten votes beside what the networks say of each label
+"""Does a low p(clean) mean that annotators disagreed? FERPlus's ten votes beside the prediction for each label
 
 Docs: https://owner.github.io/fastai_resup/audit/votes.html.md"""
 
@@ -17,21 +17,6 @@ from scipy.stats import spearmanr
 from .table import LabelAudit
 from ..data.ferplus import ferplus_votes, vote_disagreement
 
-# %% ../../nbs/audit/04_votes.ipynb #0000002f
-def match_files(
-    files, # Paths, such as `audit.df.file`
-    names, # Other paths of the same images, which may begin further down
-)->np.ndarray: # Position in `names` of each of `files`, -1 where it isn't there; shape (N,)
-    "Match paths from their end; raises ValueError where a name stands for several files or is listed twice"
-    parts = [PurePath(o).parts for o in names]
-    at,found = {o:i for i,o in enumerate(parts)},{}
-    if len(at)<len(parts): raise ValueError(f'{next(str(PurePath(*o)) for i,o in enumerate(parts) if at[o]!=i)} is listed twice')
-    depths = sorted({len(o) for o in parts}, reverse=True)
-    res = np.array([next((at[p[-d:]] for d in depths if p[-d:] in at), -1) for p in (PurePath(o).parts for o in files)], dtype=np.int64)
-    for f,i in zip(files, res):
-        if i>=0 and found.setdefault(i, f)!=f: raise ValueError(f'{PurePath(*parts[i])} may be {found[i]} or {f}: name more of the path')
-    return res
-
 # %% ../../nbs/audit/04_votes.ipynb #00000031
 @patch
 def add_votes(self:LabelAudit,
@@ -40,56 +25,86 @@ def add_votes(self:LabelAudit,
     """Put the votes for each image into `df`, with their disagreement with its label; NaN where there are none.
 
     Raises ValueError for missing columns, an image with two sets of votes, or where no file is found; and what `vote_disagreement` raises."""
+    found = _votes_for(self.df, votes)
+    found['disagreement'] = vote_disagreement(found, self.df['label'])
+    kept = self.df.drop(columns=self.df.columns.intersection(found.columns))
+    self.df = pd.concat([kept, found], axis=1)
+    return self
+
+# %% ../../nbs/audit/04_votes.ipynb #00000007
+def _votes_for(df, votes):
+    "The votes for each image of `df`, in its order; NaN where there are none"
     lacking = [c for c in ('file',*ferplus_votes) if c not in votes]
     if lacking: raise ValueError(f'votes lacks the columns {lacking}')
     votes = votes[['file',*ferplus_votes]].drop_duplicates(ignore_index=True)
-    at = match_files(self.df['file'].tolist(), votes['file'].tolist())
-    if (at<0).all(): raise ValueError(f"none of the {len(self.df)} images has votes: files are named like {self.df['file'].iloc[0]} here and like {votes['file'].iloc[0]} there")
-    got = votes[ferplus_votes].reindex(at).set_index(self.df.index)
-    got['disagreement'] = vote_disagreement(got, self.df['label'])
-    self.df = pd.concat([self.df.drop(columns=[c for c in got if c in self.df]), got], axis=1)
-    return self
+    files,names = df['file'].tolist(),votes['file'].tolist()
+    at = match_files(files, names)
+    if len(at) and (at<0).all():
+        raise ValueError(f'none of the {len(files)} images has votes: files are named like {files[0]} here and like {names[0]} there')
+    return votes[ferplus_votes].reindex(at).set_index(df.index)
+
+# %% ../../nbs/audit/04_votes.ipynb #0000002f
+def match_files(
+    files, # Paths, such as `audit.df.file`
+    names, # Other paths of the same images, which may begin further down
+)->np.ndarray: # Position in `names` of each of `files`, -1 where it isn't there; shape (N,)
+    "Match paths from their end; raises ValueError where a name stands for several files or is listed twice"
+    positions = {}
+    for i,name in enumerate(names):
+        if positions.setdefault(PurePath(name).parts, i)!=i: raise ValueError(f'{PurePath(name)} is listed twice')
+    depths = sorted({len(parts) for parts in positions}, reverse=True)
+    found = [_position(PurePath(f).parts, positions, depths) for f in files]
+    _check_one_file_each(files, names, found)
+    return np.array(found, dtype=np.int64)
+
+# %% ../../nbs/audit/04_votes.ipynb #69cd06de
+def _position(parts, positions, depths):
+    "Position of the longest name that a path ends in, -1 where there is none"
+    for depth in depths:
+        end = parts[-depth:]
+        if end in positions: return positions[end]
+    return -1
+
+def _check_one_file_each(files, names, found):
+    "Raise ValueError where two files were found under one name"
+    first = {}
+    for f,i in zip(files, found):
+        if i<0 or first.setdefault(i, f)==f: continue
+        raise ValueError(f'{PurePath(names[i])} may be {first[i]} or {f}: name more of the path')
 
 # %% ../../nbs/audit/04_votes.ipynb #00000006
 def compare_votes(
     df:pd.DataFrame, # Columns `file`, `label` and some of `p_clean`, `similarity_0` and `similarity_1`, such as `LabelAudit.df`
     votes:pd.DataFrame, # Column `file` and the ten columns `ferplus_votes`, as `read_ferplus_votes` returns
-)->tuple: # `df` with the columns `similarity` (mean of both networks) and `disagreement` (share of votes against the label), and a Series of rank correlations with it
+)->tuple: # `df` with columns `similarity` (mean of both networks) and `disagreement` (share of votes against the label); a Series of rank correlations
     """Join votes to an audit by file, and correlate p(clean) and similarity with the share of votes against the label.
 
     Raises `ValueError` for missing columns, an image without votes, or one with two different rows of votes."""
     scores = [c for c in ('p_clean','similarity_0','similarity_1') if c in df]
     lacking = [c for c in ('file','label') if c not in df]
     if lacking or not scores: raise ValueError(f"df lacks the columns {lacking or ['p_clean']}; it has {list(df.columns)}")
-    mine = _votes_of(df['file'], votes)
-    res = df.assign(disagreement=vote_disagreement(mine, df['label']).to_numpy())
+    found = _votes_for(df, votes)
+    _check_all_found(df['file'], found)
+    res = df.assign(disagreement=vote_disagreement(found, df['label']).to_numpy())
     sims = [c for c in scores if c!='p_clean']
     if sims: res['similarity'] = df[sims].mean(axis=1)
-    cols = [c for c in ('p_clean','similarity') if c in res]
-    return res,pd.Series({c: _rank_correlation(res[c], res['disagreement']) for c in cols}, name='rank_correlation')
+    by_score = {c:_rank_correlation(res[c], res['disagreement']) for c in ('p_clean','similarity') if c in res}
+    return res,pd.Series(by_score, name='rank_correlation')
 
-# %% ../../nbs/audit/04_votes.ipynb #00000007
-def _votes_of(files, votes):
-    "The row of `votes` of each of `files`, in their order"
-    lacking = [c for c in ['file']+ferplus_votes if c not in votes]
-    if lacking: raise ValueError(f"votes lacks the columns {lacking}")
-    rows = votes[['file']+ferplus_votes].assign(file=_keys(votes['file'])).drop_duplicates().set_index('file')
-    twice = rows.index[rows.index.duplicated()]
-    if len(twice): raise ValueError(f"votes has different rows for {', '.join(twice[:10])}: keep one of each")
-    keys = _keys(files)
-    missing = [k for k in keys if k not in rows.index]
-    if missing: raise ValueError(f"{len(missing)} of {len(keys)} images have no votes: {', '.join(missing[:10])}{' …' if len(missing)>10 else ''}")
-    return rows.loc[keys]
-
-def _keys(files):
-    "Last folder and name of each of `files`"
-    return ['/'.join(PurePath(f).parts[-2:]) for f in files]
+# %% ../../nbs/audit/04_votes.ipynb #850eb09d
+def _check_all_found(files, found):
+    "Raise ValueError for images without votes"
+    missing = files[found.isna().all(axis=1)].tolist()
+    if not missing: return
+    more = ' …' if len(missing)>10 else ''
+    raise ValueError(f"{len(missing)} of {len(files)} images have no votes: {', '.join(missing[:10])}{more}")
 
 def _rank_correlation(a, b):
     "Spearman's, over rows where both are known; NaN where either is constant"
-    ok = a.notna() & b.notna()
-    if ok.sum()<2 or a[ok].nunique()<2 or b[ok].nunique()<2: return float('nan')
-    return float(spearmanr(a[ok], b[ok]).statistic)
+    known = a.notna() & b.notna()
+    a,b = a[known],b[known]
+    if a.nunique()<2 or b.nunique()<2: return float('nan')
+    return float(spearmanr(a, b).statistic)
 
 # %% ../../nbs/audit/04_votes.ipynb #0000000c
 def plot_votes(
@@ -100,16 +115,24 @@ def plot_votes(
 ): # The axis
     "A score of the labels by the share of votes against them; raises `ValueError` where no row has both, or no bin `min_n` images"
     bins = vote_bins(table, score)
-    if bins['n'].max()<min_n: raise ValueError(f"no tenth of the votes has {min_n} images, the most is {bins['n'].max()}: lower min_n")
+    most = bins['n'].max()
+    if most<min_n: raise ValueError(f'no tenth of the votes has {min_n} images, the most is {most}: lower min_n')
     bins = bins[bins['n']>=min_n]
     if ax is None: _,ax = plt.subplots(figsize=(6,3.5), layout='constrained')
-    ax.fill_between(bins.index, bins['q10'], bins['q90'], color='tab:blue', alpha=.15, lw=0, label='middle 80 %')
-    ax.fill_between(bins.index, bins['q25'], bins['q75'], color='tab:blue', alpha=.3, lw=0, label='middle half')
+    ax.fill_between(bins.index, bins['q10'], bins['q90'], color='tab:blue', alpha=0.15, lw=0, label='middle 80 %')
+    ax.fill_between(bins.index, bins['q25'], bins['q75'], color='tab:blue', alpha=0.3, lw=0, label='middle half')
     ax.plot(bins.index, bins['q50'], 'o-', color='tab:blue', label='median')
-    for x,n in bins['n'].items(): ax.annotate(f'{n:,}', (x,1.02), ha='center', va='bottom', fontsize=7, color='.4', xycoords=('data','axes fraction'))
-    ax.set(xlabel="share of votes against the label", ylabel=dict(p_clean='p(clean)').get(score, score), ylim=(-.02,1.02))
+    for x,n in bins['n'].items(): _write_above(ax, x, f'{n:,}')
+    ylabel = 'p(clean)' if score=='p_clean' else score
+    ax.set(xlabel='share of votes against the label', ylabel=ylabel, ylim=(-0.02,1.02))
     ax.legend(loc='lower left', frameon=False, fontsize=8)
     return ax
+
+# %% ../../nbs/audit/04_votes.ipynb #0852ec5b
+def _write_above(ax, x, text):
+    "Small text above the axes, at `x`"
+    place = ax.get_xaxis_transform()
+    ax.text(x, 1.02, text, ha='center', va='bottom', fontsize=7, color='0.4', transform=place)
 
 # %% ../../nbs/audit/04_votes.ipynb #0000000d
 def vote_bins(
@@ -118,8 +141,9 @@ def vote_bins(
 )->pd.DataFrame: # By share of votes against the label, rounded to a tenth: `n` images and quantiles q10, q25, q50, q75, q90 of the score
     "Quantiles of a score by share of votes against the label; raises `ValueError` for a missing column, or where no row has both"
     lacking = [c for c in (score,'disagreement') if c not in table]
-    if lacking: raise ValueError(f"table lacks the columns {lacking}: make it by `compare_votes`")
-    t = table[[score,'disagreement']].dropna()
-    if not len(t): raise ValueError(f"no row of table has both {score} and disagreement")
-    g = t.groupby(t['disagreement'].round(1))[score]
-    return pd.DataFrame(dict(n=g.size(), **{f'q{q}':g.quantile(q/100) for q in (10,25,50,75,90)}))
+    if lacking: raise ValueError(f'table lacks the columns {lacking}: make it by `compare_votes`')
+    known = table[[score,'disagreement']].dropna()
+    if not len(known): raise ValueError(f'no row of table has both {score} and disagreement')
+    groups = known.groupby(known['disagreement'].round(1))[score]
+    quantiles = {f'q{q}':groups.quantile(q/100) for q in (10,25,50,75,90)}
+    return pd.DataFrame(dict(n=groups.size(), **quantiles))
