@@ -164,6 +164,3 @@ def _groups(found):
     "What a splitter gives, as groups: fastai's default one gives parameters"
     found = L(found)
     return [found] if len(found) and isinstance(found[0], Tensor) else found
-
-# %% ../nbs/02_models.ipynb #20000009
-def weigher(model, exact=False): return model.weight_function(exact) # until audit and benchmarks use the method
