@@ -127,7 +127,7 @@ def _parse_name(name):
         raise ValueError(f"image numbers start at 1, got {name[:80]!r}")
     return split,number
 
-# %% ../../nbs/data/04_rafdb.ipynb #9385feea
+# %% ../../nbs/data/04_rafdb.ipynb #aae6ad25
 def _find_base(path, numbers, base, n_classes):
     "What the class numbers count from"
     if base is None:
@@ -236,7 +236,7 @@ def _check_same_images(a, b):
         raise LabelListError(f"{has.path} line {line}: training image number {only[0]} is not in {lacks.path} "
                              f"({len(only)} such images): are both complete lists of RAF-DB?")
 
-# %% ../../nbs/data/04_rafdb.ipynb #897dd8b3
+# %% ../../nbs/data/04_rafdb.ipynb #69443093
 def rafdb_table(
     path:str|Path, # Folder with `EmoLabel` and `Image`, or with `train/1` … `test/7`; or RAF-DB's label list alone
     noise_list:str|Path=None, # List of noisy training labels, see `read_label_list`; None: the official labels
@@ -257,7 +257,7 @@ def rafdb_table(
         table['true'] = names[df.true]
     return to_split(table, valid_pct),rafdb_classes
 
-# %% ../../nbs/data/04_rafdb.ipynb #43d4a657
+# %% ../../nbs/data/04_rafdb.ipynb #2a0ecff7
 def _official_labels(path):
     "RAF-DB's own labels, from its list or from the folders of a mirror"
     listed = path if path.is_file() else path/'EmoLabel'/'list_patition_label.txt'
@@ -328,7 +328,7 @@ def _mirror_image(f):
         raise LabelListError(f"{f} is no RAF-DB {split} image, such as {split}_00001_aligned.jpg")
     return split,int(image[2])
 
-# %% ../../nbs/data/04_rafdb.ipynb #5d28ba0c
+# %% ../../nbs/data/04_rafdb.ipynb #a587ad6f
 def is_rafdb(
     path:Path, # Folder or file
 )->bool:
@@ -344,5 +344,5 @@ def _begins_with_rafdb(folder):
     names = (o.name for o in folder.iterdir() if o.name[0]!='.')
     return bool(_image_name.fullmatch(next(names, '')))
 
-# %% ../../nbs/data/04_rafdb.ipynb #53625ac4
+# %% ../../nbs/data/04_rafdb.ipynb #30e91f59
 def rafdb_labels(clean, noise_list=None, base=None): return join_rafdb(clean, noise_list, base).df # goes with its last caller
