@@ -28,7 +28,7 @@ BANNED = {
     r'\bwrongly\s+labell?ed\b|\bfalse\s+labels?\b': 'noisy label',
     r'\bright\s+(labels?\s+)?from\s+wrong\b': 'clean labels from noisy ones',
     r'\bright\s+against\s+wrong\b': 'clean labels from noisy ones',
-    r'\bshare\s+of\s+noisy\s+(training\s+)?labels\b|\bflip\s+rate\b': 'noise rate',
+    r'\bflip\s+rate\b|\bshare\s+of\s+flipped\b': 'noise rate',
     r'\b(half|third|quarter|fifth)\s+wrong\b': 'a noise rate of 30 %, or: 30 % noisy labels',
     r'\d\s*%\s+(of\s+(the\s+|all\s+)?labels\s+)?wrong\b': 'a noise rate of 30 %, or: 30 % noisy labels',
     r'\bby\s+heart\b': 'memorise, memorised',
