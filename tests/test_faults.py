@@ -216,10 +216,10 @@ def test_an_interrupt_then_a_checkpointed_run_in_the_same_notebook(tmp_path):
     whole.fit(4, 1e-2, cbs=[ReSup(), Checkpoint('b')])
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a,b in zip(learn.model.state_dict().values(), whole.model.state_dict().values()))
 
-@pytest.mark.parametrize('noise', [0., .9])
+@pytest.mark.parametrize('noise', [0., 0.9])
 def test_no_noise_and_very_much(tmp_path, noise):
     learn = make(tmp_path, [i%4 for i in range(64)], bs=16, noise=noise)
-    assert learn.dls.true_targs is None if noise==0 else (learn.dls.train_targs!=learn.dls.true_targs).float().mean().item()==pytest.approx(noise, abs=.01)
+    assert learn.dls.true_targs is None if noise==0 else (learn.dls.train_targs!=learn.dls.true_targs).float().mean().item()==pytest.approx(noise, abs=0.01)
     learn.fit(5, 1e-2, cbs=ReSup())
     assert healthy(learn) and 0<=learn.refits[-1]['noise_rate']<=1
     if noise==0: assert np.isnan(learn.refits[-1]['auroc'])           # nothing to tell apart, and no number made up
@@ -232,7 +232,7 @@ def test_one_class_alone(tmp_path):
 
 def test_only_a_frozen_epoch(tmp_path):
     "Weights stay 1 in it, bodies do not move, the mixture is fitted all the same, and it counts as no warm-up for what follows"
-    learn = make(tmp_path, [i%4 for i in range(64)], bs=16, noise=.3)
+    learn = make(tmp_path, [i%4 for i in range(64)], bs=16, noise=0.3)
     learn.freeze()
     body,used = learn.model.nets[0][0][0].weight.clone(),[]
     class See(Callback):
@@ -266,23 +266,23 @@ def test_components_that_would_become_one_are_kept_apart(tmp_path):
     learn = make(tmp_path, [i%4 for i in range(64)], bs=16)
     learn.fit(2, 1e-2, cbs=ReSup())
     before,rng,cb = learn.model.lookup.clone(),np.random.default_rng(0),ReSup()
-    sims = torch.tensor(special.expit(rng.choice([-2, 2], (2, 4000), p=[.3, .7]) + rng.normal(0, 8**.5, (2, 4000)))).float()  # heaps without a dip
+    sims = torch.tensor(special.expit(rng.choice([-2, 2], (2, 4000), p=[0.3, 0.7]) + rng.normal(0, 8**0.5, (2, 4000)))).float()  # heaps without a dip
     cb.learn = learn
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         cb.fit_mixtures(sims, torch.zeros(4000, dtype=torch.long))
     assert not learn.record.table().note.iloc[-1] and not torch.equal(before, learn.model.lookup)
-    assert all(m.n_iter_<100 and np.ptp(m.means_)>.5 for m in learn.mixtures)
+    assert all(m.n_iter_<100 and np.ptp(m.means_)>0.5 for m in learn.mixtures)
 
 def test_real_networks_have_a_mixture_after_each_epoch(tmp_path):
     "Pretrained ones on drawn faces: the frozen epoch, which knows least, and those after it"
     faces = make_faces(tmp_path/'faces', n_train=210, n_valid=7, size=32, progress=False)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=14, noise=.3, seed=0, num_workers=0, cache=True)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=14, noise=0.3, seed=0, num_workers=0, cache=True)
     set_seed(0)
     learn = resup_learner(dls, 'tf_efficientnet_lite0', weights='lite0')
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 4e-3, cbs=ReSup())
     assert len(learn.refits)==2 and not any(o['note'] for o in learn.refits)
-    for m in learn.mixtures: assert np.ptp(m.predict_proba(learn.similarities[0].nan_to_num().numpy())[:,1]) > .5
+    for m in learn.mixtures: assert np.ptp(m.predict_proba(learn.similarities[0].nan_to_num().numpy())[:,1]) > 0.5
 
 def test_a_mixture_that_collapses_keeps_the_one_before(tmp_path):
     learn = make(tmp_path, [i%4 for i in range(32)])

@@ -40,7 +40,7 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'fac
 @pytest.fixture
 def learn(faces):
     set_seed(0)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=16, noise=.3, seed=0, num_workers=0, cache=True)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=16, noise=0.3, seed=0, num_workers=0, cache=True)
     res = ReSupLearner(dls, [Tiny(), Tiny()], splitter=body_head, metrics=accuracy)
     with res.no_bar(), res.no_logging(): yield res
 
@@ -195,7 +195,7 @@ def test_progress_table(learn):
     for got,want in zip([rows[-1][5], rows[-1][7]], (z.argmax(-1)==y).float().mean(1)): assert got==pytest.approx(want.item())
 
 def test_any_image_dataloaders_will_do(faces):
-    dls = ImageDataLoaders.from_path_func(faces, get_image_files(faces/'train'), parent_label, valid_pct=.2, seed=0, item_tfms=Resize(32), bs=16, num_workers=0)
+    dls = ImageDataLoaders.from_path_func(faces, get_image_files(faces/'train'), parent_label, valid_pct=0.2, seed=0, item_tfms=Resize(32), bs=16, num_workers=0)
     learn = ReSupLearner(dls, [Tiny(), Tiny()], metrics=accuracy)
     before = [o.clone() for o in learn.model.parameters()]
     with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=ReSup())
@@ -264,7 +264,7 @@ def test_same_seed_same_weights(faces):
 
 def test_random_items_repeat_with_the_same_number_of_workers(faces):
     "As the docs say: workers draw from generators of their own"
-    first,crop = [],RandomResizedCrop(32, min_scale=.5)
+    first,crop = [],RandomResizedCrop(32, min_scale=0.5)
     for workers in (0, 2):
         first.append(repeated(faces, workers, item_tfms=crop))
         assert same(first[-1], repeated(faces, workers, item_tfms=crop))
@@ -278,7 +278,7 @@ def test_classes_that_look_noisy_as_a_whole_get_weight_back(learn):
     for c in range(7):
         at = seen & (dls.train_targs==c)
         torch.testing.assert_close(m.clean_by_class[:,c], p[:,at].mean(1), atol=1e-5, rtol=1e-5)
-    f = balance_factors(m.clean_by_class, 1-m.noise_rate, .5)
+    f = balance_factors(m.clean_by_class, 1-m.noise_rate, 0.5)
     assert f.shape==(2,7) and (f[0].argmax()==m.clean_by_class[0].argmin()) and f.max()>1>f.min()
 
 def test_balance_reaches_the_loss(learn):

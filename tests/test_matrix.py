@@ -43,7 +43,7 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'fac
 
 @pytest.fixture
 def data(faces):
-    def make(bs=16, size=32, tfms=(), **kwargs): return FERDataLoaders.from_folder(faces, valid='valid', img_size=size, bs=bs, noise=.3, seed=0, num_workers=0, cache=True, batch_tfms=list(tfms), **kwargs)
+    def make(bs=16, size=32, tfms=(), **kwargs): return FERDataLoaders.from_folder(faces, valid='valid', img_size=size, bs=bs, noise=0.3, seed=0, num_workers=0, cache=True, batch_tfms=list(tfms), **kwargs)
     return make
 
 @pytest.fixture
@@ -86,13 +86,13 @@ def test_fit(learn):
     before,refits = weights(learn),len(learn.refits)
     spy = fit(learn, 2, 3e-3)
     assert spy.weighted(10) and {lr for o in spy.seen for lr in o['lrs']}=={3e-3} and len(learn.refits)==refits+2
-    assert ((weights(learn)-before).abs()>1e-7).float().mean()>.9
+    assert ((weights(learn)-before).abs()>1e-7).float().mean()>0.9
 
 @feature('`fit_one_cycle`', 'works', 'The rate rises and falls over all batches, weighted ones too.')
 def test_fit_one_cycle(learn):
     spy = fit(learn, 3, 1e-2, how='fit_one_cycle')
     lrs = [o['lrs'][-1] for o in spy.seen]
-    assert spy.weighted(15) and lrs[0]==pytest.approx(1e-2/25) and max(lrs)==pytest.approx(1e-2, rel=.05) and lrs[-1]<2e-4 and 2<=int(np.argmax(lrs))<=5
+    assert spy.weighted(15) and lrs[0]==pytest.approx(1e-2/25) and max(lrs)==pytest.approx(1e-2, rel=0.05) and lrs[-1]<2e-4 and 2<=int(np.argmax(lrs))<=5
 
 @feature('`fit_flat_cos`', 'works', 'Flat for three quarters, then a cosine.')
 def test_fit_flat_cos(learn):
@@ -170,7 +170,7 @@ def check_mixed(learn, mixer):
     probe = Mixed(mixer)
     assert fit(learn, 2, cbs=[mixer, probe]).weighted(10)
     for want,got,_ in probe.pairs: assert got==pytest.approx(want, rel=1e-5)
-    assert any(.01<lam<.99 for *_,lam in probe.pairs) and isinstance(learn.loss_func, ReSupLoss)
+    assert any(0.01<lam<0.99 for *_,lam in probe.pairs) and isinstance(learn.loss_func, ReSupLoss)
     torch.testing.assert_close(learn.similarities, ordered_pass(learn, lambda pair,y: pair.similarity(y)), rtol=1e-3, atol=1e-4)
 
 @feature('`MixUp`', 'works, with a note', 'Both labels of a mixed image get their own weights. Mixed images have no similarity of their own, so the mixture is refitted by a pass over the images as they are: a forward pass more per epoch.')
@@ -188,11 +188,11 @@ class LossProbe(Callback):
 
 @feature('label smoothing', 'works, with a note', "`ReSupLoss(label_smoothing=0.1)` as `loss_func`. fastai's `LabelSmoothingCrossEntropy` knows one network, and is refused by name. `valid_loss` is without smoothing.")
 def test_label_smoothing(make):
-    learn,probe = make(loss_func=ReSupLoss(label_smoothing=.1)),LossProbe()
+    learn,probe = make(loss_func=ReSupLoss(label_smoothing=0.1)),LossProbe()
     with learn.no_bar(): assert fit(learn, cbs=probe).weighted()
     for loss,(a,b),y,w in probe.rows:
-        ce = [.9*-z.gather(1, y[:,None])[:,0] + .1*-z.mean(1) for z in (a, b)]
-        reverse = [-(z.exp()*torch.where(torch.arange(K)==y[:,None], math.log(.9+.1/K), max(math.log(.1/K), -4.))).sum(1) for z in (a, b)]
+        ce = [0.9*-z.gather(1, y[:,None])[:,0] + 0.1*-z.mean(1) for z in (a, b)]
+        reverse = [-(z.exp()*torch.where(torch.arange(K)==y[:,None], math.log(0.9+0.1/K), max(math.log(0.1/K), -4.))).sum(1) for z in (a, b)]
         base = [o+r for o,r in zip(ce, reverse)]                       # symmetric cross entropy, in which log 0 is -4
         want = (w[1]*base[0] + w[0]*base[1] + (a.exp()-b.exp()).pow(2).mean(1)).mean()
         assert loss==pytest.approx(want.item(), rel=1e-4)
@@ -259,8 +259,8 @@ def check_precision(make, mode, dtype):
     types.clear()
     ordered_pass(half, lambda pair,y: pair.similarity(y))
     assert types=={(False,torch.float32)}
-    assert 0<(weights(plain)-weights(half)).abs().max()<.02 and half.model.lookup.dtype==torch.float32
-    assert half.refits[-1]['noise_rate']==pytest.approx(plain.refits[-1]['noise_rate'], abs=.1)
+    assert 0<(weights(plain)-weights(half)).abs().max()<0.02 and half.model.lookup.dtype==torch.float32
+    assert half.refits[-1]['noise_rate']==pytest.approx(plain.refits[-1]['noise_rate'], abs=0.1)
 
 @pytest.mark.filterwarnings('ignore:.*cuda')
 @feature('`to_bf16`', 'works, with a note', "The networks run in bfloat16, similarities, weights, loss and mixture in float32. Tested with bfloat16 on a CPU; fastai's own `to_bf16` does nothing without a GPU, and no GPU was there to try it.")
@@ -290,10 +290,10 @@ def test_channels_last(make):
 
 @feature('`SaveModelCallback`', 'works', 'The mixture is saved with the weights; `accuracy_0` or any other column can be watched.')
 def test_save_model(learn, tmp_path):
-    fit(learn, 3, .05, cbs=SaveModelCallback(monitor='accuracy_1', fname='best', every_epoch=True))
+    fit(learn, 3, 0.05, cbs=SaveModelCallback(monitor='accuracy_1', fname='best', every_epoch=True))
     files = sorted(o.name for o in (tmp_path/'models').glob('*.pth'))
     assert files==['best_0.pth','best_1.pth','best_2.pth']
-    fit(learn, 4, .05, cbs=SaveModelCallback(monitor='valid_loss', comp=np.greater, fname='low')) # the highest, which is not the last epoch's
+    fit(learn, 4, 0.05, cbs=SaveModelCallback(monitor='valid_loss', comp=np.greater, fname='low')) # the highest, which is not the last epoch's
     losses = [o[1] for o in learn.recorder.values]
     best,saved = int(np.argmax(losses)),torch.load(tmp_path/'models'/'low.pth', weights_only=True)
     assert best<3 and learn.validate()[0]==pytest.approx(losses[best], abs=1e-5) # back at that epoch
@@ -419,7 +419,7 @@ def test_tta(make, data):
     with learn.no_bar(), learn.no_logging():
         fit(learn)
         aug,plain = learn.tta(n=2, beta=None)[0]
-        preds,ys = learn.tta(n=3, beta=.25)
+        preds,ys = learn.tta(n=3, beta=0.25)
     torch.testing.assert_close(plain.as_subclass(torch.Tensor), probs(learn, learn.dls.valid), rtol=1e-4, atol=1e-5)
     assert (aug-plain).abs().max()>1e-3 and aug.sum(-1).tolist()==pytest.approx([1]*V, abs=1e-4) and torch.equal(ys.as_subclass(torch.Tensor), targs(learn)) and preds.shape==(V,K)
 

@@ -42,7 +42,7 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'fac
 def measured(faces, path, *cbs, epochs=40):
     "The measures of a run; three batches an epoch"
     set_seed(0)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=.3, seed=0, num_workers=0, cache=True)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=0.3, seed=0, num_workers=0, cache=True)
     learn,m = ReSupLearner(dls, [net(), net()], splitter=halves, metrics=accuracy, path=path),Measure()
     tracemalloc.start()
     try:

@@ -43,7 +43,7 @@ def test_real_counts_and_rows(ferplus_root):
     assert q.shape==(28385,8) and torch.allclose(q.sum(1), torch.ones(28385), atol=1e-5)
     assert torch.equal(q.argmax(1), dls.train_targs)
     i = [f.name for f in dls.train_files].index('fer0000000.png')       # its row of label.csv: 4,0,0,1,3,2,0,0,0,0
-    assert torch.allclose(q[i], torch.tensor([.4,0,0,.1,.3,.2,0,0]))
+    assert torch.allclose(q[i], torch.tensor([0.4,0,0,0.1,0.3,0.2,0,0]))
     seven = FERDataLoaders.from_ferplus(ferplus_root, rule='probability', n_classes=7, num_workers=0)
     plurality = FERDataLoaders.from_ferplus(ferplus_root, rule='plurality', n_classes=7, num_workers=0)
     assert list(seven.train_files)==list(plurality.train_files) and torch.equal(seven.train_targs, plurality.train_targs)
@@ -131,4 +131,4 @@ def test_any_learner_trains(few):
     hard = FERDataLoaders.from_ferplus(few, num_workers=0)
     assert isinstance(Learner(hard, net()).loss_func, CrossEntropyLossFlat)
 
-def test_hard_targs(): assert hard_targs(torch.tensor([[.2,.4,.4],[1,0,0]])).tolist()==[1,0]
+def test_hard_targs(): assert hard_targs(torch.tensor([[0.2,0.4,0.4],[1,0,0]])).tolist()==[1,0]
