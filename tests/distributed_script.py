@@ -42,7 +42,7 @@ class Die(Callback):
 
 def learner(seed=0, norm=None):
     "A learner on data that are the same wherever `seed` is"
-    dls = FERDataLoaders.from_folder(faces, valid='valid', noise=.3, seed=seed, img_size=32, bs=16//world, batch_tfms=[], num_workers=0, cache=True)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', noise=0.3, seed=seed, img_size=32, bs=16//world, batch_tfms=[], num_workers=0, cache=True)
     return ReSupLearner(dls, [net(norm), net(norm)], splitter=body_head, metrics=[accuracy, F1Score(average='macro')], path=out)
 
 def error(f):
@@ -63,7 +63,7 @@ with learn.no_bar(), learn.no_logging(), learn.distrib_ctx():
         learn.fit(1, 3e-3, cbs=[ReSup(normalize=False, refit='pass'), GradientAccumulation(16//world)])
     if scenario=='default':
         learn.fit(3, 3e-3, cbs=[ReSup(), log])
-        learn.fit(1, 3e-3, cbs=[ReSup(), MixUp(), SaveModelCallback(fname='best'), ShortEpochCallback(.5)])
+        learn.fit(1, 3e-3, cbs=[ReSup(), MixUp(), SaveModelCallback(fname='best'), ShortEpochCallback(0.5)])
     if scenario=='errors':
         res['seeds'] = error(lambda: learn.fit(1, cbs=ReSup()))
         with learner().distrib_ctx() as other: res['lr_find'] = error(lambda: other.lr_find(num_it=5, show_plot=False))
@@ -82,6 +82,6 @@ if scenario=='exact':
     loaded = load_learner(out/'inside.pkl') # waits for the others
     with loaded.no_bar(): res['loaded'] = loaded.get_preds(dl=loaded.dls.test_dl([o.file for o in learn.dls.valid_ds.items], num_workers=0))[0]
 after = ReSupLearner(learn.dls, [net(), net()])
-res.update(weights=learn.model.state_dict(), similarities=learn.similarities, refits=learn.refits, history=getattr(learn, 'p_clean_history', None), in_batch=dict(log.in_batch), buffers=log.buffers,
+res.update(weights=learn.model.state_dict(), similarities=learn.similarities, refits=learn.refits, history=learn.record.p_clean, in_batch=dict(log.in_batch), buffers=log.buffers,
            left=[type(learn.model).__name__, type(learn.dls.train).__name__, *sorted(o.name for o in learn.cbs)], fresh=sorted(o.name for o in after.cbs), logger=learn.logger is print)
 torch.save(res, out/f'{scenario}_{world}_{rank}.pt')

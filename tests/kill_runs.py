@@ -13,25 +13,30 @@ from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
 from fastai_resup.callbacks import MixtureRefit, ReSup
-from fastai_resup.checkpoint import Checkpoint, plain
+from fastai_resup.checkpoint import Checkpoint, plain_values
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 
-WRITING = ('flush','fsync','replace','unlink') # what a checkpoint's file goes through, and the removal of an older one
+WRITING = ('write','fsync','replace','unlink') # what a checkpoint's file goes through, and the removal of an older one
 PHASES = ('batch','refit','validation','checkpoint')
 CONFIGS = [(how,refit,0) for how in ('fit_one_cycle','fine_tune') for refit in ('record','pass')] + [('fine_tune','record',2)] # the last with two workers
 
-def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(.2), nn.Linear(24, 7)))
+def net():
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(24, 7))
+    return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU()), head)
 def halves(m): return L(m[0], m[1]).map(lambda o: list(o.parameters()))
 
 class Watch:
     "Counts the calls in each phase, and dies at the n-th call of one, or when the function `name` is called for the n-th time"
-    def __init__(self, phase=None, at=0, name=None): self.at,self.only,self.name,self.now,self.counts = at,phase,name,None,dict.fromkeys((*PHASES, *WRITING), 0)
+    def __init__(self, phase=None, at=0, name=None):
+        self.at,self.only,self.name,self.now = at,phase,name,None
+        self.counts = dict.fromkeys((*PHASES, *WRITING), 0)
 
     def hook(self, frame, event, arg):
         key = self.now
         self.counts[key] += 1
-        if key=='checkpoint' and event=='c_call' and arg.__name__ in WRITING and not isinstance(arg.__self__, str): self.counts[arg.__name__] += 1 # os.replace, not str.replace
+        called = arg.__name__ if event=='c_call' else None
+        if key=='checkpoint' and called in WRITING and not isinstance(arg.__self__, str): self.counts[called] += 1 # os.replace, not str.replace
         if self.at and self.counts[self.name or key]==self.at: os.kill(os.getpid(), signal.SIGKILL)
 
     def begin(self, phase):
@@ -48,8 +53,8 @@ class Watch:
             res.order = order
             return res
         b,e = ({p:(lambda p=p,f=f: f(p)) for p in PHASES} for f in (self.begin, self.end))
-        return [cb(-100, True, before_batch=b['batch']), cb(1000, True, after_batch=e['batch']), cb(MixtureRefit.order-.5, after_train=b['refit']),
-                cb(MixtureRefit.order+.5, after_train=e['refit']), cb(-100, before_validate=b['validation']), cb(1000, after_validate=e['validation']),
+        return [cb(-100, True, before_batch=b['batch']), cb(1000, True, after_batch=e['batch']), cb(MixtureRefit.order-0.5, after_train=b['refit']),
+                cb(MixtureRefit.order+0.5, after_train=e['refit']), cb(-100, before_validate=b['validation']), cb(1000, after_validate=e['validation']),
                 cb(Checkpoint.order-1, after_epoch=b['checkpoint']), cb(Checkpoint.order+1, after_epoch=e['checkpoint'])]
 
 def bits(o):
@@ -61,16 +66,17 @@ def bits(o):
 def digest(learn):
     "Weights, buffers, optimizer, progress table and all of ReSup's record in one number"
     r = learn.recorder
-    return hashlib.sha256(bits(plain([learn.model.state_dict(), learn.opt.state_dict(), learn.similarities, learn.recent_similarities, learn.p_clean_history, r.values, r.lrs, r.losses, learn.refits,
-                                      [{k:v for k,v in vars(m).items() if k.endswith('_')} for m in learn.mixtures]]))).hexdigest()
+    whole = learn.model.state_dict(),learn.opt.state_dict(),learn.record.state_dict(),r.values,r.lrs,r.losses
+    return hashlib.sha256(bits(plain_values(whole))).hexdigest()
 
 def train(faces, folder, how, refit, workers, resume, watch):
     "One run in this process; its digest"
     set_seed(0, reproducible=True)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=.3, seed=0, num_workers=workers, cache=not workers)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=0.3, seed=0, num_workers=workers, cache=not workers)
     learn = ReSupLearner(dls, [net(), net()], splitter=halves, metrics=accuracy)
     with learn.no_bar(), learn.no_logging():
-        getattr(learn, how)(2, 1e-2, cbs=[ReSup(refit=refit, warmup=1, count_frozen=True, history=True), Checkpoint(folder, resume=resume), *(watch.callbacks() if watch else [])])
+        cbs = [ReSup(refit=refit, warmup=1, history=True), Checkpoint(folder, resume=resume), *(watch.callbacks() if watch else [])]
+        getattr(learn, how)(2, 1e-2, cbs=cbs)
     return digest(learn)
 
 def fork(f):
@@ -112,16 +118,18 @@ def main(faces, root, per_phase, outside, seed):
         for phase in phases + ['outside']*outside:
             n += 1
             folder,at = root/str(n),0
-            name = WRITING[CONFIGS.index((how,refit,workers))%4] if phase=='checkpoint' and n%2 else None        # every other one falls on the write itself
+            name = None
+            if phase=='checkpoint' and n%2: name = WRITING[CONFIGS.index((how,refit,workers))%4]                # every other one falls on the write itself
             if phase!='outside': at = rng.randint(1, counts[name or phase])
             pid,answer = fork(lambda: run(folder, watch=Watch(phase, at, name) if at else None))
             if phase=='outside':
-                time.sleep(rng.uniform(0, .7*seconds))
+                time.sleep(rng.uniform(0, 0.7*seconds))
                 os.kill(pid, signal.SIGKILL)
             killed,_ = answer()
             left = sorted(o.name for o in folder.iterdir()) if folder.exists() else []
             got = fork(lambda: run(folder, resume=True))[1]()[1]
-            print(json.dumps(dict(how=how, refit=refit, workers=workers, phase=phase, name=name, at=at, of=counts.get(name or phase), killed=killed, left=left, same=got==want, got='' if got==want else got,
-                                  after=sorted(o.name for o in folder.iterdir()))), flush=True)
+            row = dict(how=how, refit=refit, workers=workers, phase=phase, name=name, at=at, of=counts.get(name or phase), killed=killed, left=left,
+                       same=got==want, got='' if got==want else got, after=sorted(o.name for o in folder.iterdir()))
+            print(json.dumps(row), flush=True)
 
 if __name__=='__main__': main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]))

@@ -30,13 +30,13 @@ from fastcore.foundation import L
 from sklearn.mixture import GaussianMixture
 
 from fastai_resup.callbacks import ReSup
-from fastai_resup.checkpoint import Checkpoint, last_checkpoint, plain, read_checkpoint, write_checkpoint
+from fastai_resup.checkpoint import Checkpoint, last_checkpoint, plain_values, read_checkpoint, write_checkpoint
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.synth import make_faces
 from kill_runs import bits
 
-def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(.2), nn.Linear(24, 7)))
+def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(24, 7)))
 def halves(m): return L(m[0], m[1]).map(lambda o: list(o.parameters()))
 
 class Die(Callback):
@@ -52,7 +52,7 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'fac
 @pytest.fixture
 def make(faces, tmp_path):
     "A function that makes the same learner again and again, as a script does that is started anew"
-    def _make(num_workers=0, noise=.3, path=tmp_path, **kwargs):
+    def _make(num_workers=0, noise=0.3, path=tmp_path, **kwargs):
         set_seed(0, reproducible=True)
         dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=16, bs=14, noise=noise, seed=0, num_workers=num_workers)
         learn = ReSupLearner(dls, [net(), net()], splitter=halves, metrics=accuracy, path=path, **kwargs)
@@ -67,7 +67,7 @@ def same(a, b):
     assert all(torch.equal(x, y) for x,y in zip(state(a), state(b), strict=True))
     assert repr(a.recorder.values)==repr(b.recorder.values) and torch.equal(torch.stack(a.recorder.losses), torch.stack(b.recorder.losses)) and a.recorder.lrs==b.recorder.lrs
     assert repr(a.refits)==repr(b.refits)
-    assert bits(plain(getattr(a, 'recent_similarities', None)))==bits(plain(getattr(b, 'recent_similarities', None)))
+    assert bits(plain_values(getattr(a, 'recent_similarities', None)))==bits(plain_values(getattr(b, 'recent_similarities', None)))
 
 def die_and_resume(make, fit, at, cbs=lambda: [ReSup()], **kwargs):
     "The learner of a run that was left alone, and that of one that died in batch `at` and was resumed"
@@ -112,7 +112,7 @@ CBS = dict(
     trackers=lambda: [ReSup(), EarlyStoppingCallback(patience=2), ReduceLROnPlateau(patience=1), SaveModelCallback(fname='best')],
     other_mixture=lambda: [ReSup(estimator=GaussianMixture(2, random_state=0))],
     reference=lambda: [ReSup(preset='reference', history=True)],
-    plain_pair=lambda: [],
+    baseline_pair=lambda: [],
 )
 
 @pytest.mark.parametrize('name', CBS)
@@ -125,7 +125,7 @@ def test_other_callbacks_go_on_too(name, make):
 def test_with_workers(make): same(*die_and_resume(make, lambda l,cbs: l.fit_one_cycle(3, 1e-2, cbs=cbs), 8, num_workers=2))
 
 def test_with_an_optimizer_of_pytorch(make):
-    def sgd(params, **kwargs): return OptimWrapper(params, torch.optim.SGD, momentum=.9, **kwargs)
+    def sgd(params, **kwargs): return OptimWrapper(params, torch.optim.SGD, momentum=0.9, **kwargs)
     whole,rest = die_and_resume(make, lambda l,cbs: l.fit(3, 1e-2, cbs=cbs), 8, opt_func=sgd)
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a,b in zip(whole.model.state_dict().values(), rest.model.state_dict().values()))
 
@@ -264,7 +264,7 @@ def test_reading_runs_no_code(tmp_path):
     assert (tmp_path/'mark').exists()
 
 def test_what_can_not_be_stored_is_named():
-    with pytest.raises(TypeError, match=r'the state.a\[1\].b is a set'): plain(dict(a=[1, dict(b=set())]))
+    with pytest.raises(TypeError, match=r'the state.a\[1\].b is a set'): plain_values(dict(a=[1, dict(b=set())]))
 
 # another run -------------------------------------------------------------------
 
