@@ -1,53 +1,67 @@
-"""Who finds the wrong labels first: `LabelAudit`, cleanlab on the same predictions, or the small loss?
+"""Who finds the noisy labels first: `LabelAudit`, cleanlab on the same predictions, or the small loss?
 
-    python benchmarks/ferplus_mini.py --methods resup:head=linear --seeds 12 --keep kept     # trains, and keeps what the networks say of the training images
+    python benchmarks/ferplus_mini.py --methods resup:head=linear --seeds 12 --keep kept     # trains, and keeps the networks' predictions
     python benchmarks/audit.py kept/resup*.npz                                               # one table
     python benchmarks/audit.py --train --seeds 12                                            # both in one
 
-Every ranking sees the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini, of whose labels 30 % are wrong. `LabelAudit` also uses
-the similarities that `ReSup` recorded in the last three epochs, as it does for users; the row 'without its last epochs' leaves them out.
-AUROC and average precision (wrong labels are the positives) are given overall and within given classes (mean weighted by class size), beside what the given
-class alone yields. cleanlab's scores are those of `cleanlab.rank.get_label_quality_scores` on the mean probabilities."""
+Every ranking has the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini at a noise rate of 30 %.
+`LabelAudit` also uses the similarities that `ReSup` recorded in the last three epochs, as it does for users; the row 'without its last
+epochs' leaves them out. AUROC and average precision (noisy labels are the positives) are given overall and within given classes (mean
+weighted by class size), beside what the given class alone yields. cleanlab's scores are those of
+`cleanlab.rank.get_label_quality_scores` on the mean probabilities."""
 import argparse, tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from fastai_resup.all import *
-from fastai_resup.audit import opinion_table
+from fastai_resup.audit.crossval import fit_p_clean
+from fastai_resup.audit.decisions import * # audit.suggest()
+from fastai_resup.audit.ranking import score_ranking
+from fastai_resup.audit.table import LabelAudit, prediction_table
+from fastai_resup.data.ferplus import ferplus_classes
 
 def load_audit(f):
     "The audit of a pair whose logits `ferplus_mini.py --keep` wrote; a pair without a mixture gets one fitted to its similarities"
     with np.load(f) as o: o = dict(o)
-    probs,true = softmax(o['train'].astype(np.float32), axis=-1),np.array(ferplus_classes, dtype=object)[o['true']]
-    df = opinion_table(probs, o['given'], [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
+    probs = softmax(o['train'].astype(np.float32), axis=-1)
+    true = np.array(ferplus_classes, dtype=object)[o['true']]
+    df = prediction_table(probs, o['given'], [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
     p = o['p_clean'].astype(float) if 'p_clean' in o else fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T)
-    return LabelAudit.from_opinions(df, p, ferplus_classes, probs.mean(0), earlier=o.get('recent', ()))
+    return LabelAudit.from_predictions(df, p, ferplus_classes, probs.mean(0), earlier=o.get('recent', ()))
 
 def rankings(audit):
     "Name to score, higher is cleaner"
     from cleanlab.rank import get_label_quality_scores
     given,probs = audit.labels,audit.pred_probs
-    quality = {f'cleanlab {o.replace("_", " ")}':get_label_quality_scores(given, probs, method=o) for o in ('self_confidence','normalized_margin','confidence_weighted_entropy')}
-    alone = LabelAudit(audit.df.assign(p_clean=audit.df[['p_clean_0','p_clean_1']].mean(axis=1)), audit.vocab)
-    return {'LabelAudit':audit.rank, 'without its last epochs':alone.rank, **quality, 'small loss':np.log(probs[np.arange(len(given)),given])}
+    kinds = 'self_confidence','normalized_margin','confidence_weighted_entropy'
+    quality = {f'cleanlab {o.replace("_", " ")}':get_label_quality_scores(given, probs, method=o) for o in kinds}
+    last = audit.df[['p_clean_0','p_clean_1']].mean(axis=1)
+    alone = LabelAudit(audit.df.assign(p_clean=last), audit.vocab)
+    small_loss = np.log(probs[np.arange(len(given)),given])
+    return {'LabelAudit':audit.rank, 'without its last epochs':alone.rank, **quality, 'small loss':small_loss}
 
 def compare(audit):
     "A row per ranking: AUROC and average precision, overall and within given classes"
-    right = (audit.df.true==audit.df.label).to_numpy()
-    tables = {k:score_ranking(right, o, audit.labels) for k,o in rankings(audit).items()}
-    row = lambda t,o='all': dict(auroc=t.auroc[o], auroc_within=t.auroc['within'], ap=t.average_precision[o], ap_within=t.average_precision['within'])
+    clean = (audit.df.true==audit.df.label).to_numpy()
+    tables = {k:score_ranking(clean, o, audit.labels) for k,o in rankings(audit).items()}
+    def row(t):
+        within = t.loc['within']
+        return dict(auroc=t.auroc['all'], auroc_within=within.auroc, ap=t.average_precision['all'], ap_within=within.average_precision)
+    rows = {k:row(t) for k,t in tables.items()}
     alone = tables['LabelAudit'].loc['class alone']
-    return pd.DataFrame({**{k:row(t) for k,t in tables.items()}, 'given class alone':dict(auroc=alone.auroc, auroc_within=.5, ap=alone.average_precision, ap_within=np.nan)}).T
+    rows['given class alone'] = dict(auroc=alone.auroc, auroc_within=0.5, ap=alone.average_precision, ap_within=np.nan)
+    return pd.DataFrame(rows).T
 
 def suggestions(audit):
-    "What `audit.suggest()` at its defaults would change: labels changed, from wrong to right, from right to wrong; share of wrong labels before and after"
+    "What `audit.suggest()` at its defaults would change: labels changed, made clean, made noisy; noise rate before and after"
     d,df = audit.suggest(),audit.df.set_index('file')
     now = df.loc[d.file]
-    right,was = int((d.new_label.to_numpy()==now.true.to_numpy()).sum()),int((now.label==now.true).sum())
-    wrong = int((df.label!=df.true).sum())
-    return dict(changed=len(d), to_right=right, from_right=was, wrong_before=wrong/len(df), wrong_after=(wrong-right+was)/len(df))
+    made_clean = int((d.new_label.to_numpy()==now.true.to_numpy()).sum())
+    made_noisy = int((now.label==now.true).sum())
+    noisy = int((df.label!=df.true).sum())
+    after = noisy-made_clean+made_noisy
+    return dict(changed=len(d), made_clean=made_clean, made_noisy=made_noisy, noise_before=noisy/len(df), noise_after=after/len(df))
 
 def train(seeds, data, folder):
     "Train ReSup on FERPlus-mini as `ferplus_mini.py` does, and keep the outputs in `folder`"
@@ -58,17 +72,22 @@ def train(seeds, data, folder):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('files', nargs='*', type=Path, help='npz files that `ferplus_mini.py --keep` wrote; several give the mean of their figures')
+    p.add_argument('files', nargs='*', type=Path,
+                   help='npz files that `ferplus_mini.py --keep` wrote; several give the mean of their figures')
     p.add_argument('--train', action='store_true', help='train first, instead of reading files')
     p.add_argument('--seeds', nargs='+', type=int, default=[12])
-    p.add_argument('--data', default='../shared/data/ferplus.tar.xz', help='FERPlus: the folder with FER2013Train and FER2013Valid, or an archive of it')
+    p.add_argument('--data', default='../shared/data/ferplus.tar.xz',
+                   help='FERPlus: the folder with FER2013Train and FER2013Valid, or an archive of it')
     a = p.parse_args()
     if bool(a.files)==a.train: p.error('give npz files, or --train')
     with tempfile.TemporaryDirectory() as d:
-        audits = [load_audit(f) for f in (train(a.seeds, a.data, Path(d)) if a.train else a.files)]
+        files = train(a.seeds, a.data, Path(d)) if a.train else a.files
+        audits = [load_audit(f) for f in files]
         tables = [compare(o) for o in audits]
-    print(f"{len(tables)} run{'s' if len(tables)>1 else ''}\n\n| | AUROC | within classes | average precision | within classes |\n|---|---|---|---|---|")
+    print(f"{len(tables)} run{'s' if len(tables)>1 else ''}\n")
+    print('| | AUROC | within classes | average precision | within classes |\n|---|---|---|---|---|')
     for k,r in (sum(tables)/len(tables)).iterrows(): print(f'| {k} | '+' | '.join('-' if o!=o else f'{o:.4f}' for o in r)+' |')
-    print(f'\naudit.suggest(), run by run:\n{pd.DataFrame(map(suggestions, audits)).to_string(index=False, float_format="{:.3f}".format)}')
+    changes = pd.DataFrame(map(suggestions, audits)).to_string(index=False, float_format='{:.3f}'.format)
+    print(f'\naudit.suggest(), run by run:\n{changes}')
 
 if __name__=='__main__': main()

@@ -1,8 +1,9 @@
-"""Resident memory over a long run: 200 epochs of two small networks on drawn faces, with ReSup, its history and a checkpoint after each epoch.
+"""Resident memory over a long run: 200 epochs of two small networks on drawn faces, with ReSup, its history and checkpoints.
 
     python benchmarks/memory.py --out benchmarks/memory.csv      # about a minute on a quiet core
 
-A row per epoch: resident memory in MB and, every 25 epochs, the live tensors beside the losses that fastai's Recorder keeps, one per batch. The last line says how much memory grew from epoch 50 to the end."""
+A row per epoch: resident memory in MB and, every 25 epochs, the live tensors beside the losses that fastai's Recorder keeps, one per batch.
+The last line shows how much memory grew from epoch 50 to the end."""
 import argparse, gc, tempfile, warnings
 from pathlib import Path
 
@@ -10,12 +11,20 @@ import pandas as pd
 import torch
 from torch import nn
 from fastai.callback.core import Callback
+from fastai.callback.schedule import fit_one_cycle # learn.fit_one_cycle
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
-from fastai_resup.all import Checkpoint, FERDataLoaders, ReSup, ReSupLearner, make_faces
+from fastai_resup.callbacks import ReSup
+from fastai_resup.checkpoint import Checkpoint
+from fastai_resup.data.loaders import FERDataLoaders
+from fastai_resup.files import save_csv
+from fastai_resup.learner import ReSupLearner
+from fastai_resup.synth import make_faces
 
-def net(): return nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU()), nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 7)))
+def net():
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+    return nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 7)))
 def halves(m): return L(m[0], m[1]).map(lambda o: list(o.parameters()))
 
 def rss_mb():
@@ -40,7 +49,7 @@ def measure(epochs, n_train, folder):
     "The rows of a run"
     faces = make_faces(folder/'faces', n_train=n_train, n_valid=28, size=32, progress=False)
     set_seed(0)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=28, noise=.3, seed=0, num_workers=0, cache=True)
+    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=28, noise=0.3, seed=0, num_workers=0, cache=True)
     learn,m = ReSupLearner(dls, [net(), net()], splitter=halves, metrics=accuracy, path=folder),Measure()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 1e-2, cbs=[ReSup(history=True), Checkpoint('checkpoints'), m])
     return pd.DataFrame(m.rows)
@@ -54,10 +63,12 @@ def main():
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as d: df = measure(a.epochs, a.n_train, Path(d))
-    if a.out: df.to_csv(a.out, index=False)
+    if a.out: save_csv(df, a.out, overwrite=True)
     start,end = df[df.epoch<=50].iloc[-1],df.iloc[-1]
     grown = end.rss_mb-start.rss_mb
+    per_epoch = 1024*grown/max(1, end.epoch-start.epoch)
     print(df[df.epoch.isin([1, 10]) | (df.epoch%25==0)].to_string(index=False))
-    print(f'from epoch {start.epoch:.0f} to {end.epoch:.0f}: {grown:+.2f} MB, {1024*grown/max(1, end.epoch-start.epoch):+.2f} kB per epoch, {end.tensors-start.tensors:+.0f} tensors')
+    print(f'from epoch {start.epoch:.0f} to {end.epoch:.0f}: {grown:+.2f} MB, {per_epoch:+.2f} kB per epoch, '
+          f'{end.tensors-start.tensors:+.0f} tensors')
 
 if __name__=='__main__': main()

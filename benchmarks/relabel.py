@@ -1,20 +1,24 @@
-"""Do corrected labels help? Drawn faces, 30 % wrong labels: train with ReSup, audit, take the suggestions, train again.
+"""Do corrected labels help? Drawn faces, 30 % noisy labels: train with ReSup, audit, take the suggestions, train again.
 
     python benchmarks/relabel.py --seeds 0 1 2            # two trainings a seed, minutes each on a CPU
 
-For each seed a row: share of wrong labels and accuracy of the ensemble on faces with right labels, before and after. Both trainings are the same but for the labels; faces and settings are those of `resup-demo`."""
+For each seed a row: noise rate, and accuracy of the ensemble on faces with clean labels, before and after. Both trainings are the same but
+for the labels; faces and settings are those of `resup-demo`."""
 import argparse, tempfile, time
 from pathlib import Path
 
 import pandas as pd
-from fastai.vision.all import *
-from fastai_resup.all import *
-from fastai_resup.cli import pair_accuracy, train_pair
-from fastai_resup.review import *
+from fastai_resup.audit.decisions import * # audit.suggest() and audit.apply()
+from fastai_resup.audit.table import LabelAudit
+from fastai_resup.callbacks import ReSup
+from fastai_resup.cli.common import pair_accuracy, train_pair
+from fastai_resup.data.loaders import FERDataLoaders
+from fastai_resup.synth import make_faces
 
-def wrong(dls): return (dls.train_targs!=dls.true_targs).float().mean().item()
+def noise_rate(dls): return (dls.train_targs!=dls.true_targs).float().mean().item()
 
-def run(seed, n_train=1000, n_valid=500, img_size=64, epochs=5, threshold=.2, min_prob=.5, drop=False, noise=.3, lr=4e-3, nuisance=.15, bs=32):
+def run(seed, n_train=1000, n_valid=500, img_size=64, epochs=5, threshold=0.2, min_prob=0.5, drop=False, noise=0.3, lr=4e-3, nuisance=0.15,
+        bs=32):
     "One row: before, after, and how good the changes were"
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as tmp:
@@ -26,14 +30,16 @@ def run(seed, n_train=1000, n_valid=500, img_size=64, epochs=5, threshold=.2, mi
         decisions = audit.suggest(threshold, min_prob, drop=drop)
         better = audit.apply(decisions, dls=dls)
         again,_ = train_pair(better, **kw)
-        row = dict(seed=seed, decided=len(decisions), left=len(better.train_ds), wrong_before=wrong(dls), wrong_after=wrong(better),
+        row = dict(seed=seed, decided=len(decisions), left=len(better.train_ds),
+                   noise_before=noise_rate(dls), noise_after=noise_rate(better),
                    accuracy_before=pair_accuracy(learn)['accuracy'], accuracy_after=pair_accuracy(again)['accuracy'])
     return dict(**row, seconds=round(time.perf_counter()-start))
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--seeds', type=int, nargs='+', default=[0,1,2])
-    for name,default in dict(n_train=1000, n_valid=500, img_size=64, epochs=5, threshold=.2, min_prob=.5, noise=.3, nuisance=.15).items():
+    defaults = dict(n_train=1000, n_valid=500, img_size=64, epochs=5, threshold=0.2, min_prob=0.5, noise=0.3, nuisance=0.15)
+    for name,default in defaults.items():
         p.add_argument('--'+name.replace('_','-'), type=type(default), default=default)
     p.add_argument('--drop', action='store_true', help='drop doubtful images that are not relabelled')
     args = vars(p.parse_args())

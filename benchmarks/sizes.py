@@ -3,20 +3,21 @@
     python benchmarks/sizes.py                     # 450,000 rows; about two minutes, most of them to make the files
     python benchmarks/sizes.py --rows 50000
 
-Made up: a csv in AffectNet's official form, 68 landmarks in each row, and as many jpeg files (all alike, 16 pixels, each a file of its own), so that the
-check that every image is there, is not empty and is in one set only looks at 450,000 real files, whose directory entries the system has in memory after they were made.
-Measured from the call of `FERDataLoaders.from_affectnet` to `DataLoaders` that are ready, each time in a new process, with its own
-peak resident memory, fastai and PyTorch included. `import` is what a process has that only imports them."""
+Made up: a csv in AffectNet's official form, 68 landmarks in each row, and as many jpeg files (all alike, 16 pixels, each a file of its
+own). The check that every image is there, isn't empty and is in one set only reads the directory entries of 450,000 real files, which the
+system has in memory after they were made. Measured from the call of `FERDataLoaders.from_affectnet` to `DataLoaders` that are ready, each
+time in a new process, with its own peak resident memory, fastai and PyTorch included. `import` is what a process has that only imports
+them."""
 import argparse, io, multiprocessing, statistics, tempfile, time, warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from fastai_resup.labels import affectnet_columns
+from fastai_resup.data.affectnet import affectnet_columns
 from speed import peak_kb
 
-SHARES = [.26,.46,.09,.05,.02,.01,.09,.02] # of the eight emotions, about as in AffectNet: happy and neutral are frequent
+SHARES = [0.26,0.46,0.09,0.05,0.02,0.01,0.09,0.02] # of the eight emotions, about as in AffectNet: happy and neutral are frequent
 
 def make_affectnet(path, n_train, n_valid, seed=0):
     "AffectNet's lists and image files, made up"
@@ -34,11 +35,11 @@ def make_affectnet(path, n_train, n_valid, seed=0):
 
 def read(path, what, queue):
     "In a process of its own: seconds, sizes of both sets, peak memory in MB"
-    from fastai_resup.all import FERDataLoaders
+    from fastai_resup.data import FERDataLoaders
     warnings.simplefilter('ignore')
     start,n = time.perf_counter(),(0,0)
     if what!='import':
-        dls = FERDataLoaders.from_affectnet(path, 'official', seed=0, **(dict(valid_pct=.1) if what=='hold out 10 %' else {}))
+        dls = FERDataLoaders.from_affectnet(path, 'official', seed=0, **(dict(valid_pct=0.1) if what=='hold out 10 %' else {}))
         n = len(dls.train_ds),len(dls.valid_ds)
     seconds = time.perf_counter()-start
     queue.put((seconds, *n, peak_kb()/1024))

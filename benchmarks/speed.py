@@ -3,12 +3,12 @@
     python benchmarks/speed.py                     # all three tables, about 10 minutes on two quiet cores
     python benchmarks/speed.py --only loss         # em, loss or epoch
 
-em: `BetaMixture` against a plain SciPy EM of the same ten iterations.
-loss: the whole ReSup loss, similarities and weights included, against two plain cross entropies; forward and backward, logits (96, 7).
-epoch: one epoch of the pair with `ReSup()` and of the pair without it, and two of a single fastai learner; drawn faces, EfficientNet-Lite0, 64 px;
-all with `speed_up_cpu`. Two more rows show one epoch of the pair without `speed_up_cpu`, and with it in bfloat16.
-Peak memory stands beside each: of an EM what NumPy allocates beyond the similarities (`tracemalloc`), of a loss the tensors alive at once beyond logits and targets
-(torch's profiler), of an epoch the resident memory of a process of its own."""
+em: `BetaMixture` against the same ten iterations of EM in a few lines of SciPy.
+loss: the whole ReSup loss, similarities and weights included, against two cross entropies; forward and backward, logits (96, 7).
+epoch: one epoch of the pair with `ReSup()` and of the baseline pair, and two of a single fastai learner; drawn faces, EfficientNet-Lite0,
+64 px; all with `speed_up_cpu`. Two more rows show one epoch of the baseline pair without `speed_up_cpu`, and with it in bfloat16.
+Peak memory stands beside each: of an EM what NumPy allocates beyond the similarities (`tracemalloc`), of a loss the tensors alive at once
+beyond logits and targets (torch's profiler), of an epoch the resident memory of a process of its own."""
 import argparse, json, multiprocessing, os, statistics, tempfile, time
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,13 @@ import torch
 import torch.nn.functional as F
 from fastai.callback.fp16 import MixedPrecision
 from fastai.vision.all import Callback, set_seed, to_float, vision_learner
-from fastai_resup.all import *
+from fastai_resup.callbacks import ReSup
+from fastai_resup.data.loaders import FERDataLoaders
+from fastai_resup.learner import resup_learner
+from fastai_resup.losses import Pair, ReSupLoss, WeightedLoss, sce_loss
+from fastai_resup.mixture import p_clean
+from fastai_resup.networks import lite_weights, speed_up_cpu
+from fastai_resup.synth import make_faces
 from torch.profiler import ProfilerActivity, profile
 from speed_mixture import em_table
 
@@ -52,13 +58,15 @@ def loss_table(repeats=2000):
     torch.manual_seed(0)
     z,y = [torch.randn(96, 7, requires_grad=True) for _ in range(2)],torch.randint(0, 7, (96,))
     lookup = torch.linspace(0, 1, 1001).repeat(2, 1)
-    weigh,loss_func = partial(p_clean, lookup=lookup.clamp(1e-4, 1-1e-4), clip=None),ReSupLoss()
-    def plain(): (F.cross_entropy(z[0], y) + F.cross_entropy(z[1], y)).backward()
-    def resup(): loss_func(Pair(z).with_base(sce_loss).weighted(weigh), y).backward()
-    fs = {'two cross entropies':plain, 'ReSup loss':resup}
+    weighted = WeightedLoss(partial(p_clean, lookup=lookup.clamp(1e-4, 1-1e-4), clip=None), base_loss=sce_loss)
+    loss_func = ReSupLoss()
+    def baseline(): (F.cross_entropy(z[0], y) + F.cross_entropy(z[1], y)).backward()
+    def resup(): loss_func(Pair(z).with_loss(weighted), y).backward()
+    fs = {'two cross entropies':baseline, 'ReSup loss':resup}
     t = alternate(fs, repeats)
     base = t['two cross entropies']
-    return [dict(what=k, microseconds=round(v*1e6, 1), ratio=round(v/base, 2), peak_kb=round(tensor_peak_kb(fs[k]), 1)) for k,v in t.items()]
+    peaks = {k:tensor_peak_kb(f) for k,f in fs.items()}
+    return [dict(what=k, microseconds=round(v*1e6, 1), ratio=round(v/base, 2), peak_kb=round(peaks[k], 1)) for k,v in t.items()]
 
 class BFloat16(Callback):
     "The networks in bfloat16, the loss in float32; fastai's `to_bf16` does nothing without a GPU"
@@ -71,7 +79,7 @@ class BFloat16(Callback):
 def make_learner(path, kind):
     "A learner that is ready to train unfrozen"
     set_seed(0)
-    dls = FERDataLoaders.from_folder(path, valid='valid', img_size=64, bs=64, noise=.3, seed=0, num_workers=0, cache=True)
+    dls = FERDataLoaders.from_folder(path, valid='valid', img_size=64, bs=64, noise=0.3, seed=0, num_workers=0, cache=True)
     overlay = dict(state_dict=lite_weights(0))
     learn = (vision_learner(dls, 'tf_efficientnet_lite0', pretrained_cfg_overlay=overlay) if kind=='single'
              else resup_learner(dls, 'tf_efficientnet_lite0', weights='lite0'))

@@ -1,4 +1,4 @@
-"""Time and memory of a Beta mixture fit: `BetaMixture`, exact and binned, beside a plain SciPy EM, all in one run.
+"""Time and memory of a Beta mixture fit: `BetaMixture`, exact and binned, beside EM in a few lines of SciPy, all in one run.
 
     python benchmarks/speed_mixture.py --max-n 1e7
 
@@ -15,7 +15,7 @@ def scipy_em(
 )->np.ndarray: # (3,2): alphas, betas, weights
     "The same EM as anybody would write it with `scipy.stats.beta.pdf`"
     x = np.where(x <= 0, 1e-3, np.where(x >= 1, 1-1e-3, x)).astype(np.float64).clip(1e-4, 1-1e-4)
-    a, b, w = np.array([1., 2]), np.array([2., 1]), np.array([.5, .5])
+    a, b, w = np.array([1., 2]), np.array([2., 1]), np.array([0.5, 0.5])
     for _ in range(n_iter):
         r = np.stack([w[k]*beta.pdf(x, a[k], b[k]) for k in (0, 1)]).clip(1e-12)
         r /= r.sum(0)
@@ -37,7 +37,7 @@ def similarities(
     seed:int=0, # of the draw
 )->np.ndarray: # (n,), float32 as a network gives them
     "30 % noisy"
-    return BetaMixture.from_params([1.5, 6], [6, 1.2], [.3, .7]).sample(n, random_state=seed)[0][:,0].astype(np.float32)
+    return BetaMixture.from_params([1.5, 6], [6, 1.2], [0.3, 0.7]).sample(n, random_state=seed)[0][:,0].astype(np.float32)
 
 def seconds(f, x)->float:
     "One run of `f(x)`"
@@ -57,7 +57,7 @@ def peak_mb(f, x)->float:
 
 def largest_difference(x)->float:
     "Of p(clean) between SciPy's EM and the binned fit, on a grid of 1001 similarities"
-    grid = np.linspace(.0005, .9995, 1001)
+    grid = np.linspace(0.0005, 0.9995, 1001)
     a, b = BetaMixture.from_params(*scipy_em(x)), BetaMixture(mode='binned').fit(x)
     return float(abs(a.predict_proba(grid) - b.predict_proba(grid)).max())
 
@@ -72,14 +72,19 @@ def em_table(
         runs = [{k:seconds(f, x) for k,f in FITS.items() if k != 'scipy' or i == 0 or not big} for i in range(repeats)]
         t = {k:statistics.median(r[k] for r in runs if k in r) for k in FITS}
         for k,f in FITS.items():
-            rows.append(dict(n=n, fit=k, seconds=t[k], times_scipy=t['scipy']/t[k], peak_mb=peak_mb(f, x), p_difference=largest_difference(x) if k == 'binned' and not big else None))
+            row = dict(n=n, fit=k, seconds=t[k], times_scipy=t['scipy']/t[k], peak_mb=peak_mb(f, x))
+            row['p_difference'] = largest_difference(x) if k == 'binned' and not big else None
+            rows.append(row)
     return rows
 
 def show(rows:list):
     "Print the rows as a Markdown table"
-    print('| n | fit | median s | times as fast as SciPy | peak MB (tracemalloc) | largest difference in p(clean) |\n|---|---|---|---|---|---|')
-    cell = lambda v, form: '' if v is None else format(v, form)
-    for r in rows: print(f"| {r['n']:,} | {r['fit']} | {r['seconds']:.4f} | {r['times_scipy']:.1f} | {cell(r['peak_mb'], '.1f')} | {cell(r['p_difference'], '.1e')} |")
+    print('| n | fit | median s | times as fast as SciPy | peak MB (tracemalloc) | largest difference in p(clean) |')
+    print('|---|---|---|---|---|---|')
+    def cell(v, form): return '' if v is None else format(v, form)
+    for r in rows:
+        times = f"{r['seconds']:.4f} | {r['times_scipy']:.1f}"
+        print(f"| {r['n']:,} | {r['fit']} | {times} | {cell(r['peak_mb'], '.1f')} | {cell(r['p_difference'], '.1e')} |")
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
