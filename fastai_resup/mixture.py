@@ -287,9 +287,6 @@ def finite_similarities(
             'and lower the learning rate or add GradientClip(). TerminateOnNaNCallback() stops a fit where this begins')
     return s[ok]
 
-# %% ../nbs/00_mixture.ipynb #a6e800a6
-_finite = finite_similarities # until callbacks uses the name
-
 # %% ../nbs/00_mixture.ipynb #00000007
 class DegenerateMixtureError(ValueError):
     "The data gives no two-component mixture: a component lost its spread, or its parameters aren't finite"
