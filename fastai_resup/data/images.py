@@ -9,32 +9,54 @@ __all__ = ['FERImage', 'unreadable_images', 'ImageCache']
 
 # %% ../../nbs/data/00_images.ipynb #a0000004
 import mmap
-from fastai.vision.all import *
+from pathlib import Path
+import numpy as np
+import torch
+from PIL import Image
+from fastcore.basics import first
+from fastcore.parallel import parallel
+from fasttransform import Transform
+from fastai.vision.augment import Resize, ResizeMethod
+from fastai.vision.core import PILImage, TensorImage, image2tensor, load_image
 
 # %% ../../nbs/data/00_images.ipynb #00000007
 class FERImage(PILImage):
     "A `PILImage` (RGB, so grey files become three equal channels) whose reading errors name the file"
     @classmethod
     def create(cls,
-        fn:Path|str|Tensor|ndarray|bytes|Image.Image, # What `PILImage.create` takes
+        fn:Path|str|torch.Tensor|np.ndarray|bytes|Image.Image, # What `PILImage.create` takes
         **kwargs # Passed to `PILImage.create`
     ): # The decoded image, a `FERImage`
         "The image in `fn`; raises `FileNotFoundError` where there is no such file, and `OSError` naming a file that can't be decoded."
-        try: return cls(_to_8bit(load_image(fn)).convert({**cls._open_args, **kwargs}['mode'])) if isinstance(fn, (str,Path)) else super().create(fn, **kwargs)
+        if not isinstance(fn, (str,Path)): return super().create(fn, **kwargs)
+        mode = {**cls._open_args, **kwargs}['mode']
+        try: return cls(_to_8bit(load_image(fn)).convert(mode))
         except FileNotFoundError: raise
         except Exception as e:
-            if not isinstance(fn, (str,Path)): raise
             raise OSError(f"can't read the image {fn}: {e}. Replace or remove it; `unreadable_images` lists all such files") from e
 
 # %% ../../nbs/data/00_images.ipynb #0d020001
 def _to_8bit(im):
-    "A 16-bit grey image scaled to 8 bits (Pillow alone would cut off at 255, so almost all is white); others as they are. Raises for wider ones of unknown scale"
+    """A 16-bit grey image scaled to 8 bits, others as they are. (Pillow alone would cut off at 255, so almost all is white.)
+
+    Raises ValueError for wider ones, whose scale isn't known."""
     if im.mode!='F' and im.mode[0]!='I': return im
-    a = np.asarray(im).astype(float)
-    lo,hi = a.min(),a.max()
-    if im.mode[:4]=='I;16' or im.mode=='I' and lo>=0 and 255<hi<=65535: a = a/257  # older versions of Pillow open 16 bits as 'I'
-    elif lo<0 or hi>255 or im.mode=='F' and 0<hi<=1: raise ValueError(f"32 bits per pixel with values from {lo:g} to {hi:g}, and no telling what is white: save it with 8 bits")
-    return Image.fromarray(a.round().astype(np.uint8))
+    pixels = np.asarray(im).astype(float)
+    if _has_16bit(im.mode, pixels): pixels /= 257
+    else: _check_8bit(im.mode, pixels)
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+def _has_16bit(mode, pixels):
+    "Does white stand at 65,535? Older versions of Pillow open 16 bits as 'I'"
+    if mode[:4]=='I;16': return True
+    return mode=='I' and pixels.min()>=0 and 255<pixels.max()<=65535
+
+def _check_8bit(mode, pixels):
+    "Raise unless white stands at 255"
+    low,high = pixels.min(),pixels.max()
+    share = mode=='F' and 0<high<=1
+    if low>=0 and high<=255 and not share: return
+    raise ValueError(f"32 bits per pixel with values from {low:g} to {high:g}, and no telling what is white: save it with 8 bits")
 
 # %% ../../nbs/data/00_images.ipynb #0000000b
 def unreadable_images(
@@ -61,19 +83,23 @@ class ImageCache(Transform):
         img_cls=FERImage # Image class to read with
     ):
         super().__init__()
-        self.input_types = (Path,str,Tensor,ndarray,bytes,Image.Image)  # where `test_dl` enters the pipeline
-        self.img_cls,self.resize = img_cls,Resize(img_size, method=ResizeMethod.Squish)
+        self.input_types = (Path,str,torch.Tensor,np.ndarray,bytes,Image.Image)  # where `test_dl` enters the pipeline
+        self.img_cls = img_cls
+        self.resize = Resize(img_size, method=ResizeMethod.Squish)
         self.rows = {Path(f):i for i,f in enumerate(files)}
         shape = self._read(first(self.rows)).shape
-        self.pixels,self.filled = _shared_bytes((len(files),*shape)),_shared_bytes((len(files),))
+        self.pixels = _shared_bytes((len(files),*shape))
+        self.filled = _shared_bytes((len(files),))
 
     def encodes(self,
-        fn:Path|str|Tensor|ndarray|bytes|Image.Image # What `img_cls.create` takes
+        fn:Path|str|torch.Tensor|np.ndarray|bytes|Image.Image # What `img_cls.create` takes
     ): # A uint8 `TensorImage`, shape (channels, height, width)
         "The resized image in `fn`, from memory if it was read before; raises what `img_cls.create` raises."
         i = self.rows.get(Path(fn)) if isinstance(fn, (str,Path)) else None
         if i is None: return self._read(fn)
-        if not self.filled[i]: self.pixels[i],self.filled[i] = self._read(fn).numpy(),1
+        if not self.filled[i]:
+            self.pixels[i] = self._read(fn).numpy()
+            self.filled[i] = 1
         return TensorImage(torch.from_numpy(self.pixels[i].copy()))
 
     def _read(self, fn):
@@ -82,12 +108,15 @@ class ImageCache(Transform):
 
     @property
     def create(self):
-        "What `ImageBlock` asks an image class for: here, this transform itself"
+        "What `ImageBlock` takes from an image class: here, this transform itself"
         return self
 
-    def __getstate__(self): return {**self.__dict__, 'rows':{}, 'pixels':None, 'filled':None}
+    def __getstate__(self):
+        "All but the images"
+        return {**self.__dict__, 'rows':{}, 'pixels':None, 'filled':None}
 
 # %% ../../nbs/data/00_images.ipynb #00000010
 def _shared_bytes(shape):
     "A uint8 array of zeros that forked processes share, without the size limit of /dev/shm"
-    return np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
+    memory = mmap.mmap(-1, int(np.prod(shape)))
+    return np.frombuffer(memory, np.uint8).reshape(shape)

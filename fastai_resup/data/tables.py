@@ -97,7 +97,7 @@ def _as_flags(df, s, col):
     got = first_few(s[bad].unique())
     raise ValueError(f"valid_col={col!r} must hold true or false (1 or 0) in every row, got {got} in {_places(df, bad)}")
 
-# %% ../../nbs/data/02_tables.ipynb #30803020
+# %% ../../nbs/data/02_tables.ipynb #687547d7
 def first_few(
     xs, # Anything with a text
     n:int=10, # Most to name
@@ -107,15 +107,13 @@ def first_few(
     more = f' and {len(xs)-n} more' if len(xs)>n else ''
     return ', '.join(xs[:n])+more
 
-_few = first_few # until H4's modules use the new name
-
 def column_list(
     s:pd.Series, # A column
 )->list: # Its values
     "The values of a column (pandas's own string columns are slow to iterate)"
     return s.to_numpy(dtype=object).tolist()
 
-# %% ../../nbs/data/02_tables.ipynb #62615467
+# %% ../../nbs/data/02_tables.ipynb #c83a627e
 def label_csv(
     f:str|Path, # csv file with one row per image
     columns=(), # Names of the columns that must be there
@@ -132,7 +130,7 @@ def label_csv(
     df = read_csv(f, columns, names, guarded=True, delimiter=delimiter)
     return df if '' in (vocab or ()) else df.mask(df=='', None)
 
-# %% ../../nbs/data/02_tables.ipynb #c7d6fcd4
+# %% ../../nbs/data/02_tables.ipynb #3975c708
 def folder_table(
     path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
     train:str='train', # Name of the training folder
@@ -152,7 +150,7 @@ def folder_table(
     if not has_valid or valid_pct is not None: return res
     return pd.concat([res.assign(is_valid=False), class_table(path/valid).assign(is_valid=True)], ignore_index=True)
 
-# %% ../../nbs/data/02_tables.ipynb #1e48aea0
+# %% ../../nbs/data/02_tables.ipynb #faa110f6
 def class_table(
     path:Path, # Folder with a folder per class
 )->pd.DataFrame: # Columns `file` and `label`, sorted
@@ -204,7 +202,7 @@ def _warn_of_noise(n_valid, n):
     warnings.warn(f"no separate validation set: {n_valid} of {n} images were held out, and their labels are as noisy as the "
                   "training labels, so validation metrics are too. Give clean validation images if you have any", stacklevel=3)
 
-# %% ../../nbs/data/02_tables.ipynb #daeea5f9
+# %% ../../nbs/data/02_tables.ipynb #acd8c859
 def to_split(
     table:pd.DataFrame, # Has the column `is_valid`
     valid_pct:float=None, # Share of the training rows that is to be held out; `None`: none is
@@ -337,7 +335,7 @@ class SoftCategorize(Categorize):
         "The class's name"
         return super().decodes(hard_targs(o) if isinstance(o, torch.Tensor) else o)
 
-# %% ../../nbs/data/02_tables.ipynb #744689b9
+# %% ../../nbs/data/02_tables.ipynb #6ea12b92
 def check_table(
     table:pd.DataFrame, # Columns `file` (complete), `label`, `is_valid` and, optionally, `true` and `probs`
     vocab, # Class names in the order of their ids
@@ -357,7 +355,7 @@ def check_table(
     _check_truth(table)
     return _soft_table(table, vocab) if 'probs' in table else table
 
-# %% ../../nbs/data/02_tables.ipynb #908eb373
+# %% ../../nbs/data/02_tables.ipynb #a9259f87
 def class_names(
     table:pd.DataFrame, # Columns `label` and, optionally, `true`
     vocab=None, # Class names in the order of their ids; `None`: the sorted names of all given and true labels
