@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from fastai_resup.audit import LabelAudit,item_names,label_table,reliability
-from fastai_resup.callbacks import ReSup,ordered_pass,weigher
-from fastai_resup.data import FERDataLoaders
+from fastai_resup.audit import LabelAudit,label_table,reliability
+from fastai_resup.callbacks import ReSup
+from fastai_resup.data.ferplus import ferplus_votes,read_ferplus_votes
+from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.files import save_csv
-from fastai_resup.labels import ferplus_votes,read_ferplus_votes
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.mixture import BetaMixture,clean_lookup
+from fastai_resup.passes import item_names,ordered_pass
 
 CLASSES = ('calm','glad','sad')
 
@@ -37,7 +38,7 @@ def pair(dls, n_out=3, mixture=True):
     learn = ReSupLearner(dls, nets)
     learn.model.to(dls.device)
     if mixture:
-        for i in range(2): learn.model.set_mixture(i, lookup=clean_lookup(BetaMixture.from_params([1+i,3],[2,1],[.4,.6])))
+        for i in range(2): learn.model.set_mixture(i, lookup=clean_lookup(BetaMixture.from_params([1+i,3],[2,1],[0.4,0.6])))
     return learn
 
 def by_hand(learn, files, labels, vocab):
@@ -55,7 +56,7 @@ def by_hand(learn, files, labels, vocab):
 def same(a, b): pd.testing.assert_frame_equal(a, b, check_dtype=False, rtol=1e-4, atol=1e-4)
 
 def test_every_column_by_hand(faces):
-    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0)
     learn = pair(dls)
     df = LabelAudit.from_learner(learn).df
     same(df.drop(columns='true'), by_hand(learn, dls.train_files, [o.label for o in dls.train_ds.items], list(dls.vocab)))
@@ -64,9 +65,9 @@ def test_every_column_by_hand(faces):
 
 def test_order_by_the_last_epochs(faces):
     "The values are the mixtures' means; their order is that of the similarity over the last half of the epochs, three at the most, if those were of the same labels"
-    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0)
     learn = pair(dls)
-    with learn.no_bar(), learn.no_logging(): learn.fit(6, .05, cbs=ReSup())
+    with learn.no_bar(), learn.no_logging(): learn.fit(6, 0.05, cbs=ReSup())
     df,recent = LabelAudit.from_learner(learn).df,[s for s,_ in learn.recent_similarities]
     assert len(recent)==3 and len(learn.refits)==6
     now = df[['similarity_0','similarity_1']].to_numpy().T
@@ -74,11 +75,11 @@ def test_order_by_the_last_epochs(faces):
     follows = lambda p,by: np.diff(by[np.lexsort((by, p))]).min()>-1e-9 # but for rounding
     assert follows(df.p_clean, mean) and sorted(df.p_clean)==sorted(df[['p_clean_0','p_clean_1']].mean(axis=1))
     assert not np.allclose(df.p_clean, df[['p_clean_0','p_clean_1']].mean(axis=1))
-    learn.refits = learn.refits[:3]                                # of three epochs, one
+    learn.record.refits = learn.refits[:3]                                # of three epochs, one
     one = LabelAudit.from_learner(learn).df.p_clean.to_numpy()
     mean = np.mean([now, np.where(np.isnan(recent[-1]), now, recent[-1])], axis=(0,1))
     assert follows(one, mean)
-    other = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=1, num_workers=0)
+    other = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=1, num_workers=0)
     learn.dls = other                                              # the same images with other labels
     df = LabelAudit.from_learner(learn).df
     np.testing.assert_allclose(df.p_clean, df[['p_clean_0','p_clean_1']].mean(axis=1))
@@ -94,7 +95,7 @@ def test_fastai_table(faces, col):
     files = sorted((faces/'train').rglob('*.png'))
     table = pd.DataFrame(dict(name=[str(f.relative_to(faces)) for f in files], label=[f.parent.name for f in files]))
     table = table.rename(columns=dict(name=col))
-    dls = ImageDataLoaders.from_df(table, faces, valid_pct=.3, seed=1, bs=8, num_workers=0, item_tfms=Resize(16))
+    dls = ImageDataLoaders.from_df(table, faces, valid_pct=0.3, seed=1, bs=8, num_workers=0, item_tfms=Resize(16))
     learn = pair(dls)
     items = dls.train_ds.items
     same(LabelAudit.from_learner(learn).df, by_hand(learn, [f'{faces}/{o}' for o in items[col]], items.label.tolist(), list(dls.vocab)))
@@ -119,11 +120,11 @@ def test_what_is_refused(faces):
     with pytest.raises(ValueError, match='no training images'): LabelAudit.from_learner(learn)
 
 def test_suspects_and_noise_rate():
-    df = pd.DataFrame(dict(p_clean=[.5,.1,.1,.9,.1], similarity_0=[0,.3,.2,0,.3], similarity_1=[0,.3,.2,0,.3]))
+    df = pd.DataFrame(dict(p_clean=[0.5,0.1,0.1,0.9,0.1], similarity_0=[0,0.3,0.2,0,0.3], similarity_1=[0,0.3,0.2,0,0.3]))
     audit = LabelAudit(df)
     assert audit.suspects().index.tolist()==[2,1,4,0,3]
     assert audit.suspects(2).index.tolist()==[2,1]
-    assert audit.noise_rate==pytest.approx(1-.34)
+    assert audit.noise_rate==pytest.approx(1-0.34)
 
 EVIL = ['=HYPERLINK("http://x","y").png','+1.png','-2.png','@SUM(1).png','\tx.png','\r=1+1.png','\n=1.png','a\r=1+1.png','a,"b".png',"it's.png",'fine=1.png']
 
@@ -140,7 +141,7 @@ def test_csv_is_whole_or_not_there(tmp_path, monkeypatch):
     df,f = pd.DataFrame(dict(a=[1])),tmp_path/'a.csv'
     save_csv(df, f)
     with pytest.raises(FileExistsError, match='a.csv'): save_csv(df.assign(a=2), f)
-    monkeypatch.setattr('fastai_resup.audit.os.replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr('fastai_resup.files.os.replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError, match='disk full'): save_csv(df.assign(a=2), f, overwrite=True)
     assert [o.name for o in tmp_path.iterdir()]==['a.csv'] and f.read_text()=='a\n1\n'
 
@@ -151,17 +152,17 @@ def test_names_that_are_not_utf8(tmp_path):
 
 def test_sheet_names_a_broken_image(tmp_path):
     (tmp_path/'bad.png').write_bytes(b'no')
-    df = pd.DataFrame(dict(file=[str(tmp_path/'bad.png')], label='a', suggested='b', p_clean=.1, similarity_0=.1, similarity_1=.1))
+    df = pd.DataFrame(dict(file=[str(tmp_path/'bad.png')], label='a', suggested='b', p_clean=0.1, similarity_0=0.1, similarity_1=0.1))
     with pytest.raises(OSError, match='bad.png'): LabelAudit(df).show(fig=Figure())
 
-def simulated(n=4000, seed=0, rate=.3, with_probs=True):
+def simulated(n=4000, seed=0, rate=0.3, with_probs=True):
     "An audit whose p(clean) is Bayes' own: two networks that see the true class through Gaussian noise, and labels by a known transition matrix"
     rng,k = np.random.default_rng(seed),4
-    T = np.array([[.6,.4,0,0],[0,.9,.1,0],[.1,.1,.7,.1],[0,0,0,1.]])
-    true = rng.choice(k, n, p=[.4,.3,.2,.1])
+    T = np.array([[0.6,0.4,0,0],[0,0.9,0.1,0],[0.1,0.1,0.7,0.1],[0,0,0,1.]])
+    true = rng.choice(k, n, p=[0.4,0.3,0.2,0.1])
     given = np.array([rng.choice(k, p=T[t]) for t in true])
     z = rng.normal(0, 1, (n,k)); z[np.arange(n),true] += 2.5
-    post = np.exp(2.5*z)*[.4,.3,.2,.1]
+    post = np.exp(2.5*z)*[0.4,0.3,0.2,0.1]
     post /= post.sum(1, keepdims=True)                         # p(true class | image), exactly
     joint = post*T[:,given].T
     joint /= joint.sum(1, keepdims=True)                       # p(true class | image, given label)
@@ -174,21 +175,21 @@ def test_transition_matrix_and_noise_rates_against_the_truth():
     audit,T = simulated()
     t = audit.transition_matrix()
     assert list(t.index)==list(t.columns)==list('abcd')
-    assert abs(t.to_numpy()-T).max()<.03
-    assert abs(audit.transition_matrix(known=True).to_numpy()-T).max()<.03
+    assert abs(t.to_numpy()-T).max()<0.03
+    assert abs(audit.transition_matrix(known=True).to_numpy()-T).max()<0.03
     by = audit.noise_by_class()
-    assert (by.noise_rate-by.true_noise_rate).abs().max()<.03 and by.true_noise_rate.max()>.35
-    assert abs(audit.noise_rate-(audit.df.true!=audit.df.label).mean())<.02
+    assert (by.noise_rate-by.true_noise_rate).abs().max()<0.03 and by.true_noise_rate.max()>0.35
+    assert abs(audit.noise_rate-(audit.df.true!=audit.df.label).mean())<0.02
     coarse = simulated(with_probs=False)[0].transition_matrix().to_numpy()    # the suggested class takes all doubt, unless it is the given one
-    assert .03<abs(coarse-T).max()<.2
+    assert 0.03<abs(coarse-T).max()<0.2
     rel = reliability((audit.df.true==audit.df.label).to_numpy(), audit.df.p_clean.to_numpy())
-    assert ((rel.low-.02<=rel.p)&(rel.p<=rel.high+.02)).all()                 # Bayes' own p is calibrated
+    assert ((rel.low-0.02<=rel.p)&(rel.p<=rel.high+0.02)).all()                 # Bayes' own p is calibrated
 
 def test_scores_against_a_plain_computation():
     audit,_ = simulated(600)
     audit.df['p_clean'] = audit.df.p_clean.round(1)            # many ties, which the similarity breaks
     s,right,p = audit.score(k=(5,)),(audit.df.true==audit.df.label).to_numpy(),audit.df.similarity_0.to_numpy()
-    def plain(m): return np.mean([(a>b)+.5*(a==b) for a in p[m&right] for b in p[m&~right]])
+    def plain(m): return np.mean([(a>b)+0.5*(a==b) for a in p[m&right] for b in p[m&~right]])
     assert s.auroc['all']==pytest.approx(plain(np.ones(600, bool)))
     per = {c:plain((audit.df.label==c).to_numpy()) for c in 'abc'}
     n = audit.df.label.value_counts()
@@ -196,7 +197,7 @@ def test_scores_against_a_plain_computation():
     mixed = [c for c in 'abcd' if not np.isnan(s.auroc[c])]
     assert s.auroc['within']==pytest.approx(np.average([s.auroc[c] for c in mixed], weights=[n[c] for c in mixed]))
     share = audit.df.label.map({c:right[audit.df.label==c].mean() for c in 'abcd'}).to_numpy()
-    assert s.auroc['class alone']==pytest.approx(np.mean([(a>b)+.5*(a==b) for a in share[right] for b in share[~right]]))
+    assert s.auroc['class alone']==pytest.approx(np.mean([(a>b)+0.5*(a==b) for a in share[right] for b in share[~right]]))
     order = np.argsort(p)
     hits = ~right[order]
     assert s.average_precision['all']==pytest.approx((np.cumsum(hits)/np.arange(1, 601))[hits].mean())
@@ -211,7 +212,7 @@ def odd_audit(vocab):
     probs = rng.dirichlet(np.ones(k), n).astype(np.float32)
     pick = lambda: pd.Series([vocab[i] for i in rng.integers(0, k, n)], dtype=object)
     df = pd.DataFrame(dict(file=pd.Series(ODD, dtype=object), label=pick(), p_clean=rng.random(n), p_clean_0=rng.random(n)*1e-9, p_clean_1=rng.random(n), similarity_0=rng.random(n),
-                           similarity_1=rng.random(n), suggested=pick(), suggested_prob=rng.random(n), agree=rng.random(n)>.5, true=pick(), neutral=rng.integers(0, 10, n), disagreement=np.where(rng.random(n)>.5, .1, np.nan)))
+                           similarity_1=rng.random(n), suggested=pick(), suggested_prob=rng.random(n), agree=rng.random(n)>0.5, true=pick(), neutral=rng.integers(0, 10, n), disagreement=np.where(rng.random(n)>0.5, 0.1, np.nan)))
     return LabelAudit(df, vocab, probs, rng.random((n,3)).astype(np.float16))
 
 def same_audit(a, b):
@@ -264,7 +265,7 @@ def test_parquet_says_what_to_install(tmp_path, monkeypatch):
 def test_ferplus_votes_by_file(ferplus_root):
     votes = read_ferplus_votes(ferplus_root, splits='train')
     some = votes.iloc[[5,17,300]]
-    df = pd.DataFrame(dict(file=[str(ferplus_root/o) for o in some.file], label=['fear','neutral','contempt'], p_clean=.5, similarity_0=.5, similarity_1=.5))
+    df = pd.DataFrame(dict(file=[str(ferplus_root/o) for o in some.file], label=['fear','neutral','contempt'], p_clean=0.5, similarity_0=0.5, similarity_1=0.5))
     got = LabelAudit(df).add_votes(votes).df
     assert got[list(ferplus_votes)].to_numpy().tolist()==some[list(ferplus_votes)].to_numpy().tolist()
     total = some[list(ferplus_votes)].sum(axis=1).to_numpy()
@@ -280,7 +281,7 @@ def test_cleanlab_takes_it_unchanged(faces):
     assert found.dtype==bool and wrong[found].mean()>2*wrong.mean()
     quality = get_label_quality_scores(labels=audit.labels, pred_probs=audit.pred_probs)
     assert quality==pytest.approx(audit.pred_probs[np.arange(800),audit.labels])
-    learn = pair(FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0))
+    learn = pair(FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0))
     real = LabelAudit.from_learner(learn)
     assert real.pred_probs.dtype==np.float32 and real.pred_probs.shape==(30,3) and real.labels.dtype==np.int64
     assert real.pred_probs.sum(1)==pytest.approx(np.ones(30), abs=1e-6)
@@ -294,7 +295,7 @@ import torch
 from torch import nn
 from fastai_resup.audit import LabelAudit
 from fastai_resup.callbacks import ReSup
-from fastai_resup.data import FERDataLoaders
+from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.learner import ReSupLearner
 
 path,out,kill_after = Path(sys.argv[1]),Path(sys.argv[2]),int(sys.argv[3])
@@ -308,7 +309,7 @@ def train(dls, lr):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, lr, cbs=ReSup())
     return learn
 
-dls = FERDataLoaders.from_folder(path, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+dls = FERDataLoaders.from_folder(path, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0)
 LabelAudit.cross_validate(train, dls, out/'folds', k=4, progress=False, lr=1e-2).save(out/'audit.csv')
 '''
 
@@ -334,7 +335,7 @@ def trainer(log):
     return train
 
 def test_no_network_sees_what_it_judges(faces, tmp_path):
-    dls,log = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0),[]
+    dls,log = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0),[]
     audit = LabelAudit.cross_validate(trainer(log), dls, tmp_path/'f', k=3, progress=False)
     held = [set(item_names(o.valid_ds)) for o in log]
     assert all(h.isdisjoint(item_names(o.train_ds)) for h,o in zip(held, log)) and set.union(*held)==set(audit.df.file) and sum(map(len, held))==30
@@ -347,7 +348,7 @@ def test_no_network_sees_what_it_judges(faces, tmp_path):
 def test_cross_validation_of_fastai_dataloaders(faces, tmp_path):
     files = sorted((faces/'train').rglob('*.png'))
     table = pd.DataFrame(dict(name=[str(f.relative_to(faces)) for f in files], label=[f.parent.name for f in files]))
-    tables = ImageDataLoaders.from_df(table, faces, valid_pct=.2, seed=1, bs=8, num_workers=0, item_tfms=Resize(16))
+    tables = ImageDataLoaders.from_df(table, faces, valid_pct=0.2, seed=1, bs=8, num_workers=0, item_tfms=Resize(16))
     folder = ImageDataLoaders.from_folder(faces, bs=8, num_workers=0, item_tfms=Resize(16))
     for name,dls in dict(tables=tables, folder=folder).items():
         audit = LabelAudit.cross_validate(trainer([]), dls, tmp_path/name, k=2, progress=False)
@@ -357,35 +358,35 @@ def test_cross_validation_of_fastai_dataloaders(faces, tmp_path):
 def test_a_folder_of_folds_belongs_to_its_data(faces, tmp_path):
     make = lambda **kw: FERDataLoaders.from_folder(faces, bs=7, img_size=16, num_workers=0, **kw)
     train = trainer([])
-    LabelAudit.cross_validate(train, make(noise=.2, seed=0), tmp_path/'f', k=2, progress=False)
+    LabelAudit.cross_validate(train, make(noise=0.2, seed=0), tmp_path/'f', k=2, progress=False)
     cross = lambda dls,train=train,**kw: LabelAudit.cross_validate(train, dls, tmp_path/'f', **{**dict(k=2, progress=False), **kw})
-    with pytest.raises(ValueError, match='different: images_and_labels'): cross(make(noise=.2, seed=1))
-    with pytest.raises(ValueError, match='different: k'): cross(make(noise=.2, seed=0), k=3)
-    with pytest.raises(ValueError, match='different: make_learner'): cross(make(noise=.2, seed=0), lambda dls: pair(dls))
+    with pytest.raises(ValueError, match='different: images_and_labels'): cross(make(noise=0.2, seed=1))
+    with pytest.raises(ValueError, match='different: k'): cross(make(noise=0.2, seed=0), k=3)
+    with pytest.raises(ValueError, match='different: make_learner'): cross(make(noise=0.2, seed=0), lambda dls: pair(dls))
     (tmp_path/'f'/'fold_1.npy').write_bytes(b'half')
-    with pytest.raises(ValueError, match='fold_1.npy'): cross(make(noise=.2, seed=0))
+    with pytest.raises(ValueError, match='fold_1.npy'): cross(make(noise=0.2, seed=0))
 
 def test_sure_labels_have_an_order_too(faces):
-    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0)
     learn = pair(dls, mixture=False)
     with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-2, cbs=ReSup())
-    sims = torch.linspace(.99, .9999, 2000).repeat(2, 1)
+    sims = torch.linspace(0.99, 0.9999, 2000).repeat(2, 1)
     for i in range(2): learn.model.lookup[i] = clean_lookup(BetaMixture().fit(np.r_[np.random.default_rng(i).beta(2, 8, 300), np.random.default_rng(i).beta(80, 2, 700)][:,None]))
-    exact,single = weigher(learn.model, exact=True)(sims),weigher(learn.model)(sims)
+    exact,single = learn.model.weight_function(exact=True)(sims),learn.model.weight_function()(sims)
     assert (exact.diff(dim=1)>0).all() and (single.diff(dim=1)==0).any()
     torch.testing.assert_close(exact.float(), single, atol=1e-6, rtol=0)
     df = LabelAudit.from_learner(learn).df
-    want = weigher(learn.model, exact=True)(torch.tensor(df[['similarity_0','similarity_1']].to_numpy().T, dtype=torch.float32))
+    want = learn.model.weight_function(exact=True)(torch.tensor(df[['similarity_0','similarity_1']].to_numpy().T, dtype=torch.float32))
     np.testing.assert_array_equal(df[['p_clean_0','p_clean_1']].to_numpy().T, want.numpy())
 
 def test_history_by_image(faces):
-    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=.2, seed=0, num_workers=0)
+    dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0)
     learn = pair(dls, mixture=False)
     with learn.no_bar(), learn.no_logging(): learn.fit(3, 1e-2, cbs=ReSup(history=2))
     audit = LabelAudit.from_learner(learn)
     assert audit.history.shape==(30,2) and audit.history.dtype==np.float16
     seen = learn.similarities.isfinite().all(0).numpy()
     assert seen.sum()==28 and np.isnan(audit.history[~seen,-1]).all()                        # the last, incomplete batch isn't trained on
-    np.testing.assert_allclose(audit.history[seen,-1], weigher(learn.model)(learn.similarities).mean(0)[seen], atol=1e-3)
+    np.testing.assert_allclose(audit.history[seen,-1], learn.model.weight_function()(learn.similarities).mean(0)[seen], atol=1e-3)
     plain = pair(dls)
     assert LabelAudit.from_learner(plain).history is None

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from fastai_resup.labels import ferplus_labels, ferplus_votes, read_ferplus_votes
-from fastai_resup.votes import compare_votes, plot_votes, vote_bins
+from fastai_resup.audit.votes import compare_votes, plot_votes, vote_bins
+from fastai_resup.data.ferplus import ferplus_labels, ferplus_votes, read_ferplus_votes
 
 @pytest.fixture(scope='module')
 def votes(ferplus_root): return read_ferplus_votes(ferplus_root)
@@ -14,7 +14,7 @@ def audit(votes):
     df = votes.assign(label=ferplus_labels(votes, 'plurality')).dropna(subset='label')
     df = df[df.split=='train'].sample(5000, random_state=0)
     share = 1-df[ferplus_votes].max(axis=1)/df[ferplus_votes].sum(axis=1)
-    noise = np.random.default_rng(0).normal(0, .1, len(df))
+    noise = np.random.default_rng(0).normal(0, 0.1, len(df))
     return df[['file','label']].assign(file='/elsewhere/'+df.file, share=share, p_clean=1-share+noise, similarity_0=1-share, similarity_1=1-share)
 
 def test_real_votes_join_by_name(votes, audit):
@@ -23,11 +23,11 @@ def test_real_votes_join_by_name(votes, audit):
     assert rho['similarity']==pytest.approx(-1)
     a,b = rankdata(table.p_clean),rankdata(table.disagreement)
     assert rho['p_clean']==pytest.approx(np.corrcoef(a, b)[0,1])
-    assert -.95<rho['p_clean']<-.8
+    assert -0.95<rho['p_clean']<-0.8
 
 def test_both_sources_serve(ferplus_root, audit):
     table,rho = compare_votes(audit, read_ferplus_votes(ferplus_root, 'fer2013new.csv'))
-    assert table.disagreement.notna().all() and rho['p_clean']<-.8
+    assert table.disagreement.notna().all() and rho['p_clean']<-0.8
 
 def test_plot_shows_every_image(votes, audit):
     table,_ = compare_votes(audit, votes)
