@@ -14,12 +14,15 @@ from fastai.torch_core import params, set_seed
 from fastcore.foundation import L
 
 from fastai_resup.audit import LabelAudit
-from fastai_resup.callbacks import ReSup, keep_order
-from fastai_resup.data import FERDataLoaders, items_table
-from fastai_resup.files import guard_formula, save_text, unguard_formula
-from fastai_resup.labels import noise_models, rafdb_classes, rafdb_labels
+from fastai_resup.callbacks import ReSup
+from fastai_resup.data.loaders import FERDataLoaders
+from fastai_resup.data.manifest import ManifestError, NoiseManifest, label_list_text, leaves_folder, manifest_text
+from fastai_resup.data.noise import noise_models
+from fastai_resup.data.rafdb import join_rafdb, rafdb_classes
+from fastai_resup.data.tables import items_table
+from fastai_resup.files import guard_formula, unguard_formula
 from fastai_resup.learner import ReSupLearner
-from fastai_resup.manifest import ManifestError, NoiseManifest, label_list_text, leaves_folder, manifest_text
+from fastai_resup.passes import keep_order
 from fastai_resup.synth import make_faces
 
 fuzz = partial(settings, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -27,7 +30,7 @@ text = st.text(st.one_of(st.sampled_from('\'"=+-@,#\t\r\n /.a'), st.characters(c
 
 def manifest(n=20, n_valid=5, model='symmetric', vocab=('fear','joy','neutral'), **args):
     table = pd.DataFrame(dict(file=[f'{i}.png' for i in range(n+n_valid)], label=[vocab[i%len(vocab)] for i in range(n+n_valid)], is_valid=[False]*n+[True]*n_valid))
-    return NoiseManifest.from_table(table, vocab, model, **(args or dict(rate=.3)))
+    return NoiseManifest.from_table(table, vocab, model, **(args or dict(rate=0.3)))
 
 def same(a, b): return a.df.equals(b.df) and (a.vocab,a.model,a.args,a.seed)==(b.vocab,b.model,b.args,b.seed)
 
@@ -39,7 +42,7 @@ def test_guard_is_undone_for_any_text(s):
 @given(files=st.lists(text.filter(lambda s: not leaves_folder(s)), min_size=1, max_size=6, unique=True), vocab=st.lists(text, min_size=2, max_size=4, unique=True), seed=st.integers(0, 9))
 def test_any_name_comes_back(tmp_path, files, vocab, seed):
     df = pd.DataFrame(dict(file=files, label=[vocab[i%len(vocab)] for i in range(len(files))]))
-    m = NoiseManifest.from_table(df, vocab, rate=.5, seed=seed)
+    m = NoiseManifest.from_table(df, vocab, rate=0.5, seed=seed)
     m.save(tmp_path/'m.csv', overwrite=True)
     assert same(NoiseManifest.read(tmp_path/'m.csv'), m)
     with open(tmp_path/'m.csv', newline='', encoding='utf-8') as f: rows = list(csv.reader(f))
@@ -50,7 +53,7 @@ WHOLE = manifest()
 @fuzz(max_examples=300)
 @given(data=st.data())
 def test_damaged_files_are_refused_or_the_same(tmp_path, data):
-    "Bytes taken out, put in or replaced anywhere: our error naming the file, or no wrong label that wasn't there"
+    "Bytes taken out, put in or replaced anywhere: our error naming the file, or no noisy label that wasn't there"
     b = manifest_text(WHOLE).encode()
     i,j = sorted(data.draw(st.tuples(*[st.integers(0, len(b))]*2)))
     new = data.draw(st.one_of(st.just(b''), st.binary(max_size=4), st.sampled_from([b'"', b',', b'\n', b'\r', b'../', b'joy', b'True', b'#', b'\0', b'[', b'9'*5000])))
@@ -76,8 +79,8 @@ def test_cut_anywhere_between_rows(tmp_path, n):
         else:
             with pytest.raises(ManifestError): NoiseManifest.read(tmp_path/'m.csv')
 
-@pytest.mark.parametrize('model,args', [('symmetric',dict(rate=.3)), ('symmetric',dict(rate=.3, inclusive=True)), ('pair',dict(rate=.2, to=[1,2,0])), ('class',dict(rates=[.5,0,.1])),
-                                        ('matrix',dict(matrix=np.array([[.5,.5,0],[0,1,0],[.2,.2,.6]])))])
+@pytest.mark.parametrize('model,args', [('symmetric',dict(rate=0.3)), ('symmetric',dict(rate=0.3, inclusive=True)), ('pair',dict(rate=0.2, to=[1,2,0])), ('class',dict(rates=[0.5,0,0.1])),
+                                        ('matrix',dict(matrix=np.array([[0.5,0.5,0],[0,1,0],[0.2,0.2,0.6]])))])
 def test_the_file_says_enough_to_make_the_noise_again(tmp_path, model, args):
     m = manifest(60, 6, model, seed=4, **args)
     back = NoiseManifest.read(m.save(tmp_path/'m.csv'))
@@ -95,7 +98,7 @@ def test_reads_many_rows_quickly(tmp_path):
     import time
     n = 100_000
     df = pd.DataFrame(dict(file=[f'{i//1000}/{i}.png' for i in range(n)], label='fear'))
-    m = NoiseManifest.from_table(df, ['fear','joy'], rate=.1)
+    m = NoiseManifest.from_table(df, ['fear','joy'], rate=0.1)
     start = time.perf_counter()
     back = NoiseManifest.read(m.save(tmp_path/'m.csv'))
     back.table(tmp_path)
@@ -104,7 +107,7 @@ def test_reads_many_rows_quickly(tmp_path):
 def test_rafdb_lists_of_the_resup_authors(shared, tmp_path):
     "A published list as a manifest, and back in its own form: the training rows of the authors' file, and test rows that are clean"
     d = shared/'data'/'rafdb'
-    df,names = rafdb_labels(d/'0.0noise_train1.txt', d/'0.3noise_train1.txt'),np.array(rafdb_classes, dtype=object)
+    df,names = join_rafdb(d/'0.0noise_train1.txt', d/'0.3noise_train1.txt').df,np.array(rafdb_classes, dtype=object)
     files = [f"Image/aligned/{s}_{n:0{5 if s=='train' else 4}d}_aligned.jpg" for s,n in zip(df.split, df.number)]
     m = NoiseManifest(pd.DataFrame(dict(file=files, true=names[df.true], label=names[df.label], is_valid=df.split=='test')), rafdb_classes, "ReSup authors' list", dict(list='0.3noise_train1.txt'))
     back = NoiseManifest.read(m.save(tmp_path/'m.csv'))
@@ -126,7 +129,7 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'fac
 def saved(faces, tmp_path_factory):
     clean = FERDataLoaders.from_folder(faces, num_workers=0)
     items = [*clean.train_ds.items, *clean.valid_ds.items]
-    m = NoiseManifest.from_table(items_table(items)[['file','label','is_valid']], list(clean.vocab), 'pair', rate=.5, root=faces)
+    m = NoiseManifest.from_table(items_table(items)[['file','label','is_valid']], list(clean.vocab), 'pair', rate=0.5, root=faces)
     return m.save(tmp_path_factory.mktemp('m')/'noise.csv')
 
 def make_dls(m, faces, **kw):
