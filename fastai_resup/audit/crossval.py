@@ -42,21 +42,38 @@ def cross_validate(cls:LabelAudit,
 
     Raises ValueError for a folder of another cross-validation, a learner with other images than the fold's, or a bad `k`;
     FileExistsError for a folder that holds something else; and what `fit_p_clean` raises."""
-    ds,dir = dls.train_ds,Path(dir)
-    targ,vocab = given_labels(ds),class_vocab(ds)
+    dir = Path(dir)
+    targ = given_labels(dls.train_ds)
     given = hard_targs(targ).numpy()
     folds = fold_ids(given, k, seed)
     _claim_folder(dir, _settings(make_learner, dls, given, folds, seed, kwargs))
-    probs = np.empty((2,len(ds),len(vocab)), np.float32)
-    for i in progress_bar(range(k)) if progress else range(k):
+    train = partial(_train_fold, make_learner, dls, kwargs)
+    bar = progress_bar(range(k), display=progress)
+    probs = _probs_by_fold(dir, train, folds, seed, bar)
+    df = _fold_table(dls, probs, targ, folds)
+    p = fit_p_clean(pair_similarities(df), estimator)
+    return cls.from_predictions(df, p, class_vocab(dls.train_ds), probs.mean(0))
+
+# %% ../../nbs/audit/02_crossval.ipynb #fe71c2de
+def _probs_by_fold(dir, train, folds, seed, bar):
+    "Probabilities (2, N, K) in the order of the images, fold by fold"
+    parts = []
+    for i in bar:
         held = np.flatnonzero(folds==i)
-        train = partial(_train_fold, make_learner, dls, held, 1000*seed+i, kwargs)
-        probs[:,held] = _saved_or_new(dir/f'fold_{i}.npy', train)
-    df = prediction_table(probs, targ, item_names(ds), vocab)
+        parts.append(_saved_or_new(dir/f'fold_{i}.npy', train, held, 1000*seed+i))
+    order = np.argsort(folds, kind='stable')
+    joined = np.concatenate(parts, axis=1)
+    probs = np.empty_like(joined)
+    probs[:,order] = joined
+    return probs
+
+def _fold_table(dls, probs, targ, folds):
+    "The table of predictions of all folds"
+    ds = dls.train_ds
+    df = prediction_table(probs, targ, item_names(ds), class_vocab(ds))
     true = true_labels(dls)
     if true is not None: df['true'] = text_column(true)
-    p = fit_p_clean(pair_similarities(df), estimator)
-    return cls.from_predictions(df.assign(fold=folds), p, vocab, probs.mean(0))
+    return df.assign(fold=folds)
 
 # %% ../../nbs/audit/02_crossval.ipynb #0000004c
 def fold_ids(
@@ -76,7 +93,7 @@ def fold_ids(
     return res
 
 # %% ../../nbs/audit/02_crossval.ipynb #00000052
-def _train_fold(make_learner, dls, held, seed, kwargs):
+def _train_fold(make_learner, dls, kwargs, held, seed):
     "Probabilities (2, n, K) of the images `held`, by a pair that never saw them; the random numbers to come are left as they were"
     with no_random(seed, reproducible=False):
         learn = make_learner(_fold_dls(dls, held), **kwargs)
@@ -138,10 +155,10 @@ def _claim_folder(folder, settings):
     folder.mkdir(parents=True, exist_ok=True)
     save_text(json.dumps(settings, indent=1), f)
 
-def _saved_or_new(f, train):
+def _saved_or_new(f, train, *args):
     "Probabilities of one fold, from the file `f` or else by `train`"
     if not f.is_file():
-        probs = train()
+        probs = train(*args)
         with whole_file(f) as tmp, open(tmp, 'wb') as o: np.save(o, probs)
     try: return np.load(f)
     except (ValueError, EOFError) as e:
@@ -152,7 +169,7 @@ def fit_p_clean(
     sims:np.ndarray, # Similarities of both networks, shape (2, N)
     estimator=None, # Two-component estimator; None: `BetaMixture(max_iter=100)`
 )->np.ndarray: # p(clean), shape (2, N), within [1e-4, 1-1e-4]
-    "p(clean) by a mixture per network that is fitted to these similarities; raises `DegenerateMixtureError` where there are no two components to find"
+    "p(clean) by a mixture per network, fitted to these similarities; raises `DegenerateMixtureError` where it finds no two components"
     estimator = BetaMixture(max_iter=100) if estimator is None else estimator
     fitted = [clone(estimator).fit(s[:,None]) for s in sims]
     lookup = torch.stack([clean_lookup(o) for o in fitted])

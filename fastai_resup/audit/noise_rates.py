@@ -17,20 +17,27 @@ from .table import LabelAudit, class_ids
 # %% ../../nbs/audit/08_noise_rates.ipynb #40c4cd8b
 @patch
 def noise_by_class(self:LabelAudit,
-)->pd.DataFrame: # A row per class: n (images with this label), noisy (how many are expected to be), noise_rate and, where known, true_noise_rate
+)->pd.DataFrame: # A row per class: n (images with this label), noisy (how many to expect), noise_rate and, where known, true_noise_rate
     "Estimated noise rate of each given class"
     k = len(self.vocab)
     given = self.labels
-    n = np.bincount(given, minlength=k)
-    noisy = np.bincount(given, 1-self.df['p_clean'], minlength=k)
-    classes = pd.Index(self.vocab, dtype=object, name='label')
-    res = pd.DataFrame(dict(n=n, noisy=noisy, noise_rate=_share(noisy, n)), classes)
-    if 'true' not in self.df: return res
-    at,is_clean = self.known_clean()
-    n_noisy = np.bincount(given[at], ~is_clean, minlength=k)
-    return res.assign(true_noise_rate=_share(n_noisy, np.bincount(given[at], minlength=k)))
+    n,noisy = _count(given, 1-self.df['p_clean'], k)
+    columns = dict(n=n, noisy=noisy, noise_rate=_share(noisy, n))
+    if 'true' in self.df:
+        at,is_clean = self.known_clean()
+        n_known,n_noisy = _count(given[at], ~is_clean, k)
+        columns['true_noise_rate'] = _share(n_noisy, n_known)
+    return pd.DataFrame(columns, _class_index(self.vocab, 'label'))
 
 # %% ../../nbs/audit/08_noise_rates.ipynb #40fc3455
+def _count(given, noisy, k):
+    "Number of labels of each class, and sum of `noisy` over them"
+    n = np.bincount(given, minlength=k)
+    return n,np.bincount(given, noisy, minlength=k)
+
+def _class_index(vocab, name):
+    return pd.Index(vocab, dtype=object, name=name)
+
 def _share(part, n):
     "`part`/`n`, NaN where `n` is 0"
     return np.divide(part, n, out=np.full(n.shape, np.nan), where=n>0)
@@ -43,18 +50,24 @@ def transition_matrix(self:LabelAudit,
     """Estimated transition matrix, see `estimated_transition`; without `pred_probs` all doubt goes to the suggested class.
 
     Raises ValueError with `known` where no true labels are known."""
-    k = len(self.vocab)
-    given = self.labels
-    if known:
-        at,_ = self.known_clean()
-        true = class_ids(self.df['true'].iloc[at], self.vocab)
-        matrix = _rows_to_one(confusion_matrix(true, given[at], labels=range(k)))
-    else:
-        probs = self.pred_probs
-        if probs is None: probs = np.eye(k)[class_ids(self.df['suggested'], self.vocab)]
-        matrix = estimated_transition(self.df['p_clean'].to_numpy(), given, probs)
-    true_names,given_names = (pd.Index(self.vocab, dtype=object, name=o) for o in ('true','label'))
-    return pd.DataFrame(matrix, true_names, given_names)
+    matrix = _counted_transition(self) if known else _transition(self)
+    return pd.DataFrame(matrix, _class_index(self.vocab, 'true'), _class_index(self.vocab, 'label'))
+
+# %% ../../nbs/audit/08_noise_rates.ipynb #ee2e023b
+def _transition(audit):
+    "The matrix from p(clean) and predictions"
+    probs = audit.pred_probs
+    if probs is None:
+        suggested = class_ids(audit.df['suggested'], audit.vocab)
+        probs = np.eye(len(audit.vocab))[suggested]
+    return estimated_transition(audit.df['p_clean'].to_numpy(), audit.labels, probs)
+
+def _counted_transition(audit):
+    "The matrix from true labels"
+    at,_ = audit.known_clean()
+    true = class_ids(audit.df['true'].iloc[at], audit.vocab)
+    classes = range(len(audit.vocab))
+    return _rows_to_one(confusion_matrix(true, audit.labels[at], labels=classes))
 
 # %% ../../nbs/audit/08_noise_rates.ipynb #4b0d762e
 def estimated_transition(
@@ -69,12 +82,14 @@ def estimated_transition(
     q[rows,given] = 0
     q[q.sum(1)<=0] = 1    # nothing known of the others: all alike
     q[rows,given] = 0
-    q *= ((1-p_clean)/q.sum(1))[:,None]
+    doubt = (1-p_clean)/q.sum(1)
+    q *= doubt[:,None]
     q[rows,given] = p_clean
-    joint = np.stack([q[given==c].sum(0) for c in range(k)], 1)
-    return _rows_to_one(joint)
+    by_given = [q[given==c].sum(0) for c in range(k)]
+    return _rows_to_one(np.stack(by_given, 1))
 
 # %% ../../nbs/audit/08_noise_rates.ipynb #cd14692a
 def _rows_to_one(counts):
     "Rows divided by their sums, NaN where that is 0"
-    with np.errstate(invalid='ignore'): return counts/counts.sum(1, keepdims=True)
+    total = counts.sum(1, keepdims=True)
+    with np.errstate(invalid='ignore'): return counts/total

@@ -41,14 +41,20 @@ def show_suspects(
     n_rows = max(1, ceil(len(df)/n_cols))
     n_cols = max(1, min(n_cols, len(df)))
     if fig is None: fig = plt.figure()
-    fig.set_size_inches(n_cols*size, n_rows*size*1.5) # a picture's height, then half of it for three lines of text
-    axs = fig.subplots(n_rows, n_cols, squeeze=False).ravel()
-    for ax in axs: ax.set_axis_off()
+    axs = _picture_axes(fig, n_rows, n_cols, size)
     for ax,row in zip(axs, df.itertuples()): _show_one(ax, row, fontsize=6*size)
-    fig.subplots_adjust(left=0, bottom=0, right=1, top=1-1/(3*n_rows), wspace=0.06, hspace=0.5)
     return axs[:len(df)]
 
 # %% ../../nbs/audit/03_plots.ipynb #0000001e
+def _picture_axes(fig, n_rows, n_cols, size):
+    "Axes for pictures, each with room for three lines of text above it: half its height"
+    fig.set_size_inches(n_cols*size, n_rows*size*1.5)
+    axs = fig.subplots(n_rows, n_cols, squeeze=False)
+    for ax in axs.flat: ax.set_axis_off()
+    top = 1-1/(3*n_rows)
+    fig.subplots_adjust(left=0, bottom=0, right=1, top=top, wspace=0.06, hspace=0.5)
+    return axs.ravel()
+
 def _show_one(ax, row, fontsize):
     "One picture with three lines above it"
     im = FERImage.create(row.file)
@@ -56,7 +62,8 @@ def _show_one(ax, row, fontsize):
     ax.imshow(im)
     lines = (row.label,'tab:red'), (row.suggested,'tab:green'), (f'p(clean) {row.p_clean:.2f}','0.3')
     for y,(text,colour) in zip((1.29,1.15,1.01), lines):
-        ax.text(0.5, y, _without_maths(text), color=colour, fontsize=fontsize, ha='center', va='bottom', transform=ax.transAxes)
+        ax.text(0.5, y, _without_maths(text), color=colour, fontsize=fontsize,
+                ha='center', va='bottom', transform=ax.transAxes)
 
 def _without_maths(o):
     "Text in which matplotlib doesn't read dollar signs as maths"
@@ -87,16 +94,21 @@ _counts = 0,10,50,100,200,500,1000,2000,5000,10000,20000,50000,100000
 
 def _split_histogram(ax, sims, p, n_bins):
     "Bars whose height is the root of the number of images, divided as p(clean) divides the images"
-    edges = np.linspace(0, 1, n_bins+1)
-    n,_ = np.histogram(sims, edges)
-    n_clean,_ = np.histogram(sims, edges, weights=p)
+    n,_ = np.histogram(sims, n_bins, (0,1))
+    n_clean,_ = np.histogram(sims, n_bins, (0,1), weights=p)
     height = np.sqrt(n)
-    clean = height*np.divide(n_clean, n, out=np.zeros(n_bins), where=n>0)
-    middle = (edges[1:]+edges[:-1])/2
-    ax.bar(middle, height-clean, 1/n_bins, color=_noisy_colour, label='noisy')
-    ax.bar(middle, clean, 1/n_bins, height-clean, color=_clean_colour, label='clean')
-    ticks = [o for o in _counts if o<=max(n.max(), 10)]
-    ax.set(xlim=(0,1), ylim=(0, 1.05*height.max()), yticks=np.sqrt(ticks), yticklabels=ticks)
+    clean = height*n_clean/n.clip(1)
+    noisy = height-clean
+    middle = (np.arange(n_bins)+0.5)/n_bins
+    ax.bar(middle, noisy, 1/n_bins, color=_noisy_colour, label='noisy')
+    ax.bar(middle, clean, 1/n_bins, noisy, color=_clean_colour, label='clean')
+    _root_axis(ax, n.max())
+
+def _root_axis(ax, most):
+    "Ticks at the roots of round counts"
+    shown = [o for o in _counts if o<=max(most, 10)]
+    ax.set_yticks(np.sqrt(shown), shown)
+    ax.set(xlim=(0,1), ylim=(0, 1.05*np.sqrt(most)))
 
 def _plot_curve(ax, sims, p):
     "p(clean) over similarity, on an axis of its own"
@@ -123,11 +135,9 @@ def plot_by_class(self:LabelAudit,
     classes = range(len(self.vocab))
     share = _share_by_step(self.labels, self.df['p_clean'], classes)
     _stacked_bars(ax, share)
-    for y,row in enumerate(self.noise_by_class().itertuples()):
-        text = f'{row.n} images, {row.noise_rate:.0%} noisy' if row.n else 'no images'
-        ax.text(1.01, y, text, va='center', fontsize='small')
-    names = [_without_maths(o) for o in self.vocab]
-    ax.set(yticks=classes, yticklabels=names, xlim=(0,1), xlabel='share of the images with this label')
+    _write_rates(ax, self.noise_by_class())
+    ax.set_yticks(classes, [_without_maths(o) for o in self.vocab])
+    ax.set(xlim=(0,1), xlabel='share of the images with this label')
     ax.invert_yaxis()
     ax.legend(title='p(clean)', ncols=5, loc='lower center', bbox_to_anchor=(0.5,1), fontsize='small',
               frameon=False, title_fontsize='small', columnspacing=1, handlelength=1)
@@ -136,9 +146,17 @@ def plot_by_class(self:LabelAudit,
 # %% ../../nbs/audit/03_plots.ipynb #df5b0c40
 def _share_by_step(labels, p_clean, classes):
     "Share of the images of each class whose p(clean) is from 0 to 0.2, from 0.2 to 0.4 and so on, shape (K, 5)"
-    step = (p_clean.to_numpy()*5).astype(int).clip(max=4)
+    step = np.floor(p_clean.to_numpy()*5).clip(max=4)
     share = pd.crosstab(labels, step, normalize='index')
-    return share.reindex(index=classes, columns=range(5), fill_value=0).to_numpy()
+    full = share.reindex(index=classes, columns=range(5), fill_value=0)
+    return full.to_numpy()
+
+def _write_rates(ax, by_class):
+    "Number of images and noise rate beside the bar of each class"
+    for y,row in enumerate(by_class.itertuples()):
+        text = 'no images'
+        if row.n: text = f'{row.n} images, {row.noise_rate:.0%} noisy'
+        ax.text(1.01, y, text, va='center', fontsize='small')
 
 def _stacked_bars(ax, share):
     "A bar for each class, from red to green"
@@ -160,16 +178,23 @@ def plot_transition(self:LabelAudit,
     ax = _new_ax(ax, figsize)
     matrix = self.transition_matrix(known).to_numpy()
     ax.imshow(matrix, cmap='Blues', vmin=0, vmax=1)
-    for (i,j),share in np.ndenumerate(matrix):
-        if np.isnan(share): continue
-        colour = 'white' if share>0.55 else '0.2'
-        ax.text(j, i, f'{100*share:.0f}', ha='center', va='center', color=colour, fontsize='small')
-    at = range(len(matrix))
+    _write_percent(ax, matrix)
+    classes = range(len(matrix))
     names = [_without_maths(o) for o in self.vocab]
-    ax.set_xticks(at, names, rotation=45, ha='right', rotation_mode='anchor')
-    ax.set_yticks(at, names)
+    ax.set_xticks(classes, names, rotation=45, ha='right', rotation_mode='anchor')
+    ax.set_yticks(classes, names)
     ax.set(xlabel='given label', ylabel='true class' if known else 'true class, as estimated')
     return ax
+
+# %% ../../nbs/audit/03_plots.ipynb #a583158c
+def _write_percent(ax, matrix):
+    "Shares in per cent in their cells, nothing where they aren't known"
+    for (i,j),share in np.ndenumerate(matrix):
+        if np.isnan(share): continue
+        dark = share>0.55
+        colour = 'white' if dark else '0.2'
+        ax.text(j, i, f'{100*share:.0f}', color=colour,
+                ha='center', va='center', fontsize='small')
 
 # %% ../../nbs/audit/03_plots.ipynb #00000060
 def reliability(
@@ -178,13 +203,20 @@ def reliability(
     n_bins:int=10, # Bins, of about equal size
 )->pd.DataFrame: # A row per bin: n, p (mean p(clean)), clean (share of clean labels), low and high (95 % interval)
     "Calibration of p(clean): what it says against what is true; images with equal p(clean) stay in one bin"
-    edges = np.quantile(p, np.linspace(0, 1, n_bins+1)[1:-1])
-    bins = np.searchsorted(np.unique(edges), p)
+    shares = np.linspace(0, 1, n_bins+1)[1:-1]
+    edges = np.unique(np.quantile(p, shares))
+    bins = np.searchsorted(edges, p)
     groups = pd.DataFrame(dict(p=p, clean=clean)).groupby(bins)
-    df = groups.agg(n=('p','size'), p=('p','mean'), clean=('clean','mean')).reset_index(drop=True)
-    counts = zip(groups['clean'].sum(), df['n'])
-    intervals = [binomtest(int(k), int(n)).proportion_ci(method='wilson') for k,n in counts]
-    return df.assign(low=[o.low for o in intervals], high=[o.high for o in intervals])
+    df = groups.agg(n=('p','size'), p=('p','mean'), clean=('clean','mean'))
+    n_clean = groups['clean'].sum()
+    df[['low','high']] = [_interval(*o) for o in zip(n_clean.tolist(), df['n'].tolist())]
+    return df.reset_index(drop=True)
+
+# %% ../../nbs/audit/03_plots.ipynb #57a7ed7a
+def _interval(k, n):
+    "Wilson's 95 % interval of a share of which `k` of `n` were seen"
+    found = binomtest(k, n).proportion_ci(method='wilson')
+    return found.low,found.high
 
 # %% ../../nbs/audit/03_plots.ipynb #00000062
 @patch
@@ -195,10 +227,20 @@ def plot_reliability(self:LabelAudit,
 ): # The axis
     "Share of clean labels against p(clean); raises ValueError where no true labels are known"
     at,clean = self.known_clean()
-    bins = reliability(clean, self.df['p_clean'].to_numpy()[at], n_bins)
-    errors = [(bins.clean-bins.low).clip(0), (bins.high-bins.clean).clip(0)]
+    p = self.df['p_clean'].to_numpy()[at]
+    bins = reliability(clean, p, n_bins)
     ax = _new_ax(ax, figsize)
     ax.plot([0,1], [0,1], color='0.7', lw=1)
-    ax.errorbar(bins.p, bins.clean, errors, fmt='o-', ms=4, lw=1, capsize=2, color='tab:blue')
-    ax.set(xlim=(-0.02,1.02), ylim=(-0.02,1.02), aspect='equal', xlabel='p(clean)', ylabel='share of clean labels')
+    _plot_shares(ax, bins)
+    limits = -0.02,1.02
+    ax.set(xlim=limits, ylim=limits, aspect='equal')
+    ax.set(xlabel='p(clean)', ylabel='share of clean labels')
     return ax
+
+# %% ../../nbs/audit/03_plots.ipynb #8d3a7f70
+def _plot_shares(ax, bins):
+    "Share of clean labels in each bin, with its interval"
+    below = bins.clean-bins.low
+    above = bins.high-bins.clean
+    errors = [below.clip(0), above.clip(0)]
+    ax.errorbar(bins.p, bins.clean, errors, fmt='o-', ms=4, lw=1, capsize=2, color='tab:blue')

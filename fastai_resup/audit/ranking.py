@@ -13,6 +13,7 @@ import pandas as pd
 from fastcore.basics import patch
 from sklearn.metrics import average_precision_score
 from .table import LabelAudit
+from ..files import text_column
 from ..mixture import auroc
 
 # %% ../../nbs/audit/01_ranking.ipynb #00000049
@@ -31,25 +32,48 @@ def score_ranking(
     given, # Given class ids, shape (N,)
     vocab=None, # Names of the classes; None: their ids
     k=(10,100), # Depths of the precision
-)->pd.DataFrame: # Rows 'all', 'within' (mean over classes weighted by size), 'class alone' and one per given class; columns of `ranking_figures`
+)->pd.DataFrame: # Rows all, within (mean weighted by class size), class alone, and one per given class; columns of `ranking_figures`
     "Figures of a ranking: overall, within given classes, and of a score that is the share of clean labels in the given class"
-    clean,score,given = np.asarray(clean, dtype=bool),np.asarray(score, dtype=float),np.asarray(given)
+    clean,score = np.asarray(clean, bool),np.asarray(score, float)
     ids,at = np.unique(given, return_inverse=True)
-    share = np.array([clean[given==c].mean() for c in ids])
-    by_class = pd.DataFrame([ranking_figures(clean[given==c], score[given==c], k) for c in ids])
     overall = ranking_figures(clean, score, k)
-    within = {c:_weighted_mean(by_class[c], by_class['n']) for c in by_class}
-    within.update(n=overall['n'], noisy=overall['noisy'])
-    first = pd.DataFrame([overall, within, ranking_figures(clean, share[at], k)])
-    names = ids if vocab is None else [vocab[i] for i in ids]
-    index = pd.Index(['all','within','class alone',*names], dtype=object)
+    by_class = _figures_by_class(clean, score, at, k)
+    within = _means_within(overall, by_class)
+    class_alone = ranking_figures(clean, _share_clean(clean, at), k)
+    first = pd.DataFrame([overall, within, class_alone])
+    index = _row_names(ids, vocab)
     return pd.concat([first, by_class]).set_axis(index)
 
-# %% ../../nbs/audit/01_ranking.ipynb #88727273
+# %% ../../nbs/audit/01_ranking.ipynb #fcb42c0e
+def _row_names(ids, vocab):
+    "Three rows of all labels, and one for each class"
+    names = ids if vocab is None else [vocab[i] for i in ids]
+    return text_column(['all','within','class alone',*names])
+
+def _figures_by_class(clean, score, at, k):
+    "A row per class; `at` is the class of each label, from 0"
+    rows = []
+    for c in range(at.max()+1):
+        here = at==c
+        rows.append(ranking_figures(clean[here], score[here], k))
+    return pd.DataFrame(rows)
+
+def _share_clean(clean, at):
+    "Share of clean labels in the class of each label"
+    share = np.bincount(at, clean)/np.bincount(at)
+    return share[at]
+
+def _means_within(overall, by_class):
+    "Means over the classes, weighted by size; all labels are counted"
+    counts = dict(n=overall['n'], noisy=overall['noisy'])
+    means = {c:_weighted_mean(by_class[c], by_class['n']) for c in by_class}
+    return means | counts
+
 def _weighted_mean(values, weights):
     "Mean of the values that are known, NaN where none is"
     known = values.notna()
-    return np.average(values[known], weights=weights[known]) if known.any() else np.nan
+    if not known.any(): return np.nan
+    return np.average(values[known], weights=weights[known])
 
 # %% ../../nbs/audit/01_ranking.ipynb #00000046
 def ranking_figures(
@@ -64,7 +88,9 @@ def ranking_figures(
     if 0<n_noisy<n: precision = float(average_precision_score(noisy, -score))
     res = dict(n=n, noisy=n_noisy, auroc=auroc(clean, score), average_precision=precision)
     first = noisy[np.argsort(score, kind='stable')]
-    for depth in k: res[f'precision_at_{depth}'] = first[:depth].mean() if depth<=n else np.nan
+    for depth in k:
+        enough = depth<=n
+        res[f'precision_at_{depth}'] = first[:depth].mean() if enough else np.nan
     return res
 
 # %% ../../nbs/audit/01_ranking.ipynb #00000044
@@ -75,6 +101,9 @@ def auroc_within_classes(
 )->float: # NaN where no class has both clean and noisy labels
     "Mean of the AUROC within each given class, weighted by the size of the class"
     clean,score,given = map(np.asarray, (clean, score, given))
-    ids,n = np.unique(given, return_counts=True)
-    within = pd.Series([auroc(clean[given==c], score[given==c]) for c in ids], dtype=float)
-    return float(_weighted_mean(within, pd.Series(n)))
+    within,n = [],[]
+    for c in np.unique(given):
+        here = given==c
+        within.append(auroc(clean[here], score[here]))
+        n.append(here.sum())
+    return float(_weighted_mean(pd.Series(within, dtype=float), pd.Series(n)))

@@ -50,8 +50,8 @@ def load(cls:LabelAudit,
 def _prob_column(name):
     "Name of the column of a class: text as it is, anything else marked and as JSON"
     if isinstance(name, str): return f'prob_{name}'
-    value = name.item() if hasattr(name, 'item') else name
-    return f'prob#{json.dumps(value)}'
+    if hasattr(name, 'item'): name = name.item()
+    return f'prob#{json.dumps(name)}'
 
 def _class_of(column):
     "The class whose probabilities a column holds"
@@ -70,37 +70,49 @@ _names = 'label','suggested','true' # columns that hold class names
 def _to_table(audit):
     "All of an audit as one table"
     audit.check_shapes()
-    df,vocab = audit.df.reset_index(drop=True),audit.vocab
-    if len(set(map(str, vocab)))<len(vocab):
-        raise ValueError(f'two classes read alike as text, so they could not be told apart: {vocab}')
-    probs = audit.pred_probs
-    if probs is None: probs = np.full((len(df),len(vocab)), np.nan, np.float32)
-    more = {_prob_column(name):values for name,values in zip(vocab, probs.T)}
-    if audit.history is not None:
-        for i,values in enumerate(audit.history.T): more[f'p_clean_epoch_{i}'] = values.astype(np.float32)
+    df = audit.df.reset_index(drop=True)
+    more = _prob_columns(audit) | _history_columns(audit)
     taken = [c for c in more if c in df]
     if taken: raise ValueError(f'df has a column {taken[0]!r}, which is to hold probabilities or the history: rename it')
     return pd.concat([df, pd.DataFrame(more, df.index)], axis=1)
 
+def _prob_columns(audit):
+    "A column per class; NaN where no probabilities are kept, as the columns also carry the vocab"
+    vocab,probs = audit.vocab,audit.pred_probs
+    n_texts = len({str(o) for o in vocab})
+    if n_texts<len(vocab): raise ValueError(f'two classes read alike as text, so they could not be told apart: {vocab}')
+    if probs is None: probs = np.full((len(audit.df),len(vocab)), np.nan, np.float32)
+    return {_prob_column(name):values for name,values in zip(vocab, probs.T)}
+
+def _history_columns(audit):
+    "A column per epoch of the history"
+    if audit.history is None: return {}
+    values = audit.history.astype(np.float32)
+    return {f'p_clean_epoch_{i}':o for i,o in enumerate(values.T)}
+
 # %% ../../nbs/audit/07_saved.ipynb #41e453b9
 def _from_table(cls, table):
     "The audit that `_to_table` took apart"
-    probs = table[[c for c in table if _is_prob(c)]]
-    history = table[[c for c in table if _is_history(c)]]
-    df = table.drop(columns=[*probs, *history])
+    probs = [c for c in table if _is_prob(c)]
+    history = [c for c in table if _is_history(c)]
     vocab = [_class_of(c) for c in probs]
+    df = table.drop(columns=probs+history)
     df['file'] = text_column(df['file'])
     for c in df.columns.intersection(_names): df[c] = _class_names(df[c], vocab)
-    known = probs.notna().to_numpy().any()
-    return cls(df, vocab or None,
-        probs.to_numpy(np.float32) if known else None,
-        history.to_numpy(np.float16) if len(history.columns) else None)
+    pred_probs = _kept(table[probs], np.float32)
+    return cls(df, vocab or None, pred_probs, _kept(table[history], np.float16))
+
+def _kept(columns, dtype):
+    "Their values, None where none are known"
+    if columns.isna().all(axis=None): return None
+    return columns.to_numpy(dtype)
 
 def _class_names(column, vocab):
     "Class names, of which a csv file knows the text alone; None where a field is empty"
     by_text = {str(o):o for o in vocab}
+    by_text.setdefault('', None)
     def name(o):
-        if pd.isna(o) or o=='' and '' not in by_text: return None
+        if pd.isna(o): return None
         return by_text.get(str(o), o)
     return text_column(map(name, column))
 
@@ -116,12 +128,14 @@ def _read_csv(f):
 
 def _typed(column):
     "True and False, whole numbers, other numbers (NaN where empty), or else text, as pandas writes them"
-    if len(column) and column.isin(['True','False']).all(): return column=='True'
+    is_bool = column.isin(['True','False'])
+    if len(column) and is_bool.all(): return column=='True'
     filled = column.mask(column=='', 'nan')
     for dtype in (np.int64, np.float64):
         try: return filled.astype(dtype)
         except ValueError: pass
-    return column.mask(column=='', np.nan)
+    empty = column==''
+    return column.mask(empty, np.nan)
 
 # %% ../../nbs/audit/07_saved.ipynb #efb91ee0
 def _write_parquet(table, f):
@@ -132,9 +146,14 @@ def _write_parquet(table, f):
 def _read_parquet(f):
     _need_pyarrow()
     table = pd.read_parquet(f, engine='pyarrow')
-    def text(o): return os.fsdecode(o) if isinstance(o, bytes) else o
-    for c in table.columns[table.dtypes==object]: table[c] = text_column(map(text, table[c]))
+    for c in table.columns[table.dtypes==object]: table[c] = text_column(map(_from_bytes, table[c]))
     return table
+
+def _from_bytes(o):
+    return os.fsdecode(o) if isinstance(o, bytes) else o
+
+def _to_bytes(o):
+    return os.fsencode(o) if isinstance(o, str) else o
 
 def _need_pyarrow():
     try: import pyarrow.parquet
@@ -142,8 +161,9 @@ def _need_pyarrow():
 
 def _arrow_column(column):
     "Names that aren't UTF-8 as bytes, which parquet can hold"
-    try: ''.join(o for o in column if isinstance(o, str)).encode()
-    except UnicodeEncodeError: return text_column(os.fsencode(o) if isinstance(o, str) else o for o in column)
+    texts = [o for o in column if isinstance(o, str)]
+    try: ''.join(texts).encode()
+    except UnicodeEncodeError: return text_column(map(_to_bytes, column))
     return column
 
 # %% ../../nbs/audit/07_saved.ipynb #0dda1014

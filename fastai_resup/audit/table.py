@@ -21,10 +21,12 @@ from ..passes import check_paired, item_names, ordered_pass
 class LabelAudit:
     """Every training image with p(clean), the chance that its label is clean.
 
-    `df` has a row per image, in the order of the training items. Its columns: file, label, p_clean (of the ensemble, see `combine_p_clean`), p_clean_0,
-    p_clean_1, similarity_0, similarity_1, suggested (the class with the highest mean probability), suggested_prob,
+    `df` has a row per image, in the order of the training items. Its columns: file, label,
+    p_clean (of the ensemble, see `combine_p_clean`), p_clean_0, p_clean_1, similarity_0, similarity_1,
+    suggested (the class with the highest mean probability), suggested_prob,
     agree (do both networks predict the same class?) and, where known, true.
-    `vocab` names the classes; `pred_probs` (N, K) and `history` (N, n_epochs) follow the rows. cleanlab takes `labels` and `pred_probs` as they are.
+    `vocab` names the classes; `pred_probs` (N, K) and `history` (N, n_epochs) follow the rows.
+    cleanlab takes `labels` and `pred_probs` as they are.
 
     Raises ValueError where `pred_probs` or `history` has another number of rows than `df`."""
     def __init__(self,
@@ -160,7 +162,7 @@ def combine_p_clean(
 
 # %% ../../nbs/audit/00_table.ipynb #00000011
 def _recorded(learn, given):
-    "What the learner's record says of training images with the labels `given`: p(clean) by epoch, or None, and similarities of the last epochs"
+    "What the record says of training images with the labels `given`: p(clean) by epoch, or None; similarities of the last epochs"
     history = [o for o in learn.p_clean_history if len(o)==len(given)]
     n = min(3, len(learn.refits)//2)   # three epochs at most, and half of all
     recent = learn.recent_similarities[-n:] if n else []
@@ -175,7 +177,7 @@ def _same_labels(ids, given):
 # %% ../../nbs/audit/00_table.ipynb #00000008
 def label_table(
     learn, # A `ReSupLearner` with training images
-)->pd.DataFrame: # A row per training image: file, label, similarity_0, similarity_1, suggested, suggested_prob, agree and, where known, true
+)->pd.DataFrame: # A row per training image; columns of `prediction_table` and, where known, true
     """What both networks predict for each training image, in the order of `dls.train_ds`, by one ordered pass.
 
     Raises TypeError for a learner without two networks, and ValueError where its `dls` hold no images."""

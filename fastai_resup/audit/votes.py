@@ -16,31 +16,37 @@ from fastcore.basics import patch
 from scipy.stats import spearmanr
 from .table import LabelAudit
 from ..data.ferplus import ferplus_votes, vote_disagreement
+from ..data.tables import first_few
 
 # %% ../../nbs/audit/04_votes.ipynb #00000031
 @patch
 def add_votes(self:LabelAudit,
     votes:pd.DataFrame, # Column file and the ten of `ferplus_votes`, as `read_ferplus_votes` returns
 )->LabelAudit: # The audit itself
-    """Put the votes for each image into `df`, with their disagreement with its label; NaN where there are none.
+    """Put the votes for each image into `df`, with the share of them against its label; NaN where there are none.
 
-    Raises ValueError for missing columns, an image with two sets of votes, or where no file is found; and what `vote_disagreement` raises."""
-    found = _votes_for(self.df, votes)
-    found['disagreement'] = vote_disagreement(found, self.df['label'])
-    kept = self.df.drop(columns=self.df.columns.intersection(found.columns))
-    self.df = pd.concat([kept, found], axis=1)
+    Raises ValueError for missing columns, an image with two sets of votes, or where no file is found;
+    and what `vote_disagreement` raises."""
+    df = self.df
+    found = _votes_for(df, votes)
+    found['disagreement'] = vote_disagreement(found, df['label'])
+    others = df.columns.difference(found.columns, sort=False)
+    self.df = pd.concat([df[others], found], axis=1)
     return self
 
 # %% ../../nbs/audit/04_votes.ipynb #00000007
 def _votes_for(df, votes):
     "The votes for each image of `df`, in its order; NaN where there are none"
-    lacking = [c for c in ('file',*ferplus_votes) if c not in votes]
+    columns = ['file',*ferplus_votes]
+    lacking = [c for c in columns if c not in votes]
     if lacking: raise ValueError(f'votes lacks the columns {lacking}')
-    votes = votes[['file',*ferplus_votes]].drop_duplicates(ignore_index=True)
-    files,names = df['file'].tolist(),votes['file'].tolist()
+    votes = votes[columns].drop_duplicates(ignore_index=True)
+    files = df['file'].tolist()
+    names = votes['file'].tolist()
     at = match_files(files, names)
     if len(at) and (at<0).all():
-        raise ValueError(f'none of the {len(files)} images has votes: files are named like {files[0]} here and like {names[0]} there')
+        raise ValueError(f'none of the {len(files)} images has votes: '
+                         f'files are named like {files[0]} here and like {names[0]} there')
     return votes[ferplus_votes].reindex(at).set_index(df.index)
 
 # %% ../../nbs/audit/04_votes.ipynb #0000002f
@@ -50,9 +56,10 @@ def match_files(
 )->np.ndarray: # Position in `names` of each of `files`, -1 where it isn't there; shape (N,)
     "Match paths from their end; raises ValueError where a name stands for several files or is listed twice"
     positions = {}
-    for i,name in enumerate(names):
-        if positions.setdefault(PurePath(name).parts, i)!=i: raise ValueError(f'{PurePath(name)} is listed twice')
-    depths = sorted({len(parts) for parts in positions}, reverse=True)
+    for i,name in enumerate(map(PurePath, names)):
+        if name.parts in positions: raise ValueError(f'{name} is listed twice')
+        positions[name.parts] = i
+    depths = sorted(set(map(len, positions)), reverse=True)
     found = [_position(PurePath(f).parts, positions, depths) for f in files]
     _check_one_file_each(files, names, found)
     return np.array(found, dtype=np.int64)
@@ -76,35 +83,41 @@ def _check_one_file_each(files, names, found):
 def compare_votes(
     df:pd.DataFrame, # Columns `file`, `label` and some of `p_clean`, `similarity_0` and `similarity_1`, such as `LabelAudit.df`
     votes:pd.DataFrame, # Column `file` and the ten columns `ferplus_votes`, as `read_ferplus_votes` returns
-)->tuple: # `df` with columns `similarity` (mean of both networks) and `disagreement` (share of votes against the label); a Series of rank correlations
+)->tuple: # `df` with `similarity` (mean of both) and `disagreement` (share of votes against the label); a Series of rank correlations
     """Join votes to an audit by file, and correlate p(clean) and similarity with the share of votes against the label.
 
     Raises `ValueError` for missing columns, an image without votes, or one with two different rows of votes."""
-    scores = [c for c in ('p_clean','similarity_0','similarity_1') if c in df]
-    lacking = [c for c in ('file','label') if c not in df]
-    if lacking or not scores: raise ValueError(f"df lacks the columns {lacking or ['p_clean']}; it has {list(df.columns)}")
+    _check_columns(df)
     found = _votes_for(df, votes)
     _check_all_found(df['file'], found)
-    res = df.assign(disagreement=vote_disagreement(found, df['label']).to_numpy())
-    sims = [c for c in scores if c!='p_clean']
-    if sims: res['similarity'] = df[sims].mean(axis=1)
-    by_score = {c:_rank_correlation(res[c], res['disagreement']) for c in ('p_clean','similarity') if c in res}
+    against = vote_disagreement(found, df['label'])
+    res = df.assign(disagreement=against.to_numpy())
+    sims = df.columns.intersection(['similarity_0','similarity_1'])
+    if len(sims): res['similarity'] = df[sims].mean(axis=1)
+    scores = [c for c in ('p_clean','similarity') if c in res]
+    by_score = {c:_rank_correlation(res[c], res['disagreement']) for c in scores}
     return res,pd.Series(by_score, name='rank_correlation')
 
-# %% ../../nbs/audit/04_votes.ipynb #850eb09d
+# %% ../../nbs/audit/04_votes.ipynb #c227eaa3
+def _check_columns(df):
+    "Raise ValueError unless there are files, labels and a score"
+    lacking = [c for c in ('file','label') if c not in df]
+    scores = {'p_clean','similarity_0','similarity_1'}
+    if scores.isdisjoint(df): lacking.append('p_clean')
+    if lacking: raise ValueError(f'df lacks the columns {lacking}; it has {list(df.columns)}')
+
 def _check_all_found(files, found):
     "Raise ValueError for images without votes"
     missing = files[found.isna().all(axis=1)].tolist()
     if not missing: return
-    more = ' …' if len(missing)>10 else ''
-    raise ValueError(f"{len(missing)} of {len(files)} images have no votes: {', '.join(missing[:10])}{more}")
+    raise ValueError(f'{len(missing)} of {len(files)} images have no votes: {first_few(missing)}')
 
 def _rank_correlation(a, b):
     "Spearman's, over rows where both are known; NaN where either is constant"
-    known = a.notna() & b.notna()
-    a,b = a[known],b[known]
-    if a.nunique()<2 or b.nunique()<2: return float('nan')
-    return float(spearmanr(a, b).statistic)
+    both = pd.DataFrame(dict(a=a, b=b)).dropna()
+    if both.nunique().min()<2: return float('nan')
+    found = spearmanr(both['a'], both['b'])
+    return float(found.statistic)
 
 # %% ../../nbs/audit/04_votes.ipynb #0000000c
 def plot_votes(
@@ -119,20 +132,23 @@ def plot_votes(
     if most<min_n: raise ValueError(f'no tenth of the votes has {min_n} images, the most is {most}: lower min_n')
     bins = bins[bins['n']>=min_n]
     if ax is None: _,ax = plt.subplots(figsize=(6,3.5), layout='constrained')
-    ax.fill_between(bins.index, bins['q10'], bins['q90'], color='tab:blue', alpha=0.15, lw=0, label='middle 80 %')
-    ax.fill_between(bins.index, bins['q25'], bins['q75'], color='tab:blue', alpha=0.3, lw=0, label='middle half')
-    ax.plot(bins.index, bins['q50'], 'o-', color='tab:blue', label='median')
-    for x,n in bins['n'].items(): _write_above(ax, x, f'{n:,}')
+    _plot_bins(ax, bins)
     ylabel = 'p(clean)' if score=='p_clean' else score
     ax.set(xlabel='share of votes against the label', ylabel=ylabel, ylim=(-0.02,1.02))
     ax.legend(loc='lower left', frameon=False, fontsize=8)
     return ax
 
-# %% ../../nbs/audit/04_votes.ipynb #0852ec5b
-def _write_above(ax, x, text):
-    "Small text above the axes, at `x`"
-    place = ax.get_xaxis_transform()
-    ax.text(x, 1.02, text, ha='center', va='bottom', fontsize=7, color='0.4', transform=place)
+# %% ../../nbs/audit/04_votes.ipynb #34e50598
+def _plot_bins(ax, bins):
+    "Median, middle half and middle 80 % of each bin, with the number of images above it"
+    x = bins.index
+    ax.fill_between(x, bins['q10'], bins['q90'], color='tab:blue', alpha=0.15, lw=0, label='middle 80 %')
+    ax.fill_between(x, bins['q25'], bins['q75'], color='tab:blue', alpha=0.3, lw=0, label='middle half')
+    ax.plot(x, bins['q50'], 'o-', color='tab:blue', label='median')
+    above = ax.get_xaxis_transform()
+    for at,n in bins['n'].items():
+        ax.text(at, 1.02, f'{n:,}', transform=above, ha='center', va='bottom',
+                fontsize=7, color='0.4')
 
 # %% ../../nbs/audit/04_votes.ipynb #0000000d
 def vote_bins(
@@ -140,10 +156,13 @@ def vote_bins(
     score:str='p_clean', # Column to summarise
 )->pd.DataFrame: # By share of votes against the label, rounded to a tenth: `n` images and quantiles q10, q25, q50, q75, q90 of the score
     "Quantiles of a score by share of votes against the label; raises `ValueError` for a missing column, or where no row has both"
-    lacking = [c for c in (score,'disagreement') if c not in table]
+    needed = score,'disagreement'
+    lacking = [c for c in needed if c not in table]
     if lacking: raise ValueError(f'table lacks the columns {lacking}: make it by `compare_votes`')
     known = table[[score,'disagreement']].dropna()
-    if not len(known): raise ValueError(f'no row of table has both {score} and disagreement')
-    groups = known.groupby(known['disagreement'].round(1))[score]
-    quantiles = {f'q{q}':groups.quantile(q/100) for q in (10,25,50,75,90)}
-    return pd.DataFrame(dict(n=groups.size(), **quantiles))
+    if known.empty: raise ValueError(f'no row of table has both {score} and disagreement')
+    tenth = known['disagreement'].round(1)
+    groups = known.groupby(tenth)[score]
+    res = pd.DataFrame(dict(n=groups.size()))
+    for q in (10,25,50,75,90): res[f'q{q}'] = groups.quantile(q/100)
+    return res
