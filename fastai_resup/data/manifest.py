@@ -236,8 +236,7 @@ def read(cls:NoiseManifest,
     try: m = cls(df, **made)
     except _RowError as e: raise ManifestError(f"{f} line {df.index[e.row]}: {e.why}") from e
     except ManifestError as e: raise ManifestError(f"{f}: {e}") from e
-    _check_count(f, head, 'rows', len(m))
-    _check_count(f, head, 'wrong', m.report().n_flips)
+    _check_counts(f, head, m)
     return m
 
 # %% ../../nbs/data/09_manifest.ipynb #0000004b
@@ -271,12 +270,14 @@ def _read_cells(file, true, label, is_valid):
     flag = flags.get(is_valid.lower(), is_valid)
     return unguard_formula(file), unguard_formula(true), unguard_formula(label), flag
 
-def _check_count(f, head, name, n):
-    "Raise ManifestError where the first row says another number"
-    if head[name]==n: return
-    raise ManifestError(f"{f} line 1: it says {head[name]} {name}, and there are {n}: the file was cut short or edited")
+def _check_counts(f, head, m):
+    "Raise ManifestError where the first row says another number of rows, or of noisy labels"
+    counts = dict(rows=len(m), wrong=m.report().n_flips)
+    for name,n in counts.items():
+        if head[name]==n: continue
+        raise ManifestError(f"{f} line 1: it says {head[name]} {name}, and there are {n}: the file was cut short or edited")
 
-# %% ../../nbs/data/09_manifest.ipynb #4d231dec
+# %% ../../nbs/data/09_manifest.ipynb #f2b7c4bb
 _kinds = dict( # what the first row must hold
     vocab=list,
     model=str,

@@ -139,12 +139,11 @@ def matrix_noise(
     order = rng.permutation(len(true))
     u = rng.random(len(true))
     noisy = true.copy()
-    kept = np.diag(matrix)
-    others = matrix - np.diag(kept)
+    others = matrix - np.diag(np.diag(matrix))
     for c in range(len(matrix)):
         mine = order[true[order]==c]
-        flips = mine[:round(len(mine)*(1-kept[c]))]
-        _flip(noisy, flips, others[[c]], u)
+        n_flips = round(len(mine)*(1-matrix[c,c]))
+        _flip(noisy, mine[:n_flips], others[[c]], u)
     return noisy
 
 # %% ../../nbs/data/01_noise.ipynb #00000023

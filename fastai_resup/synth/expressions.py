@@ -7,21 +7,21 @@ Docs: https://owner.github.io/fastai_resup/synth/expressions.html.md"""
 # %% auto #0
 __all__ = ['EXPRESSIONS', 'ACTIONS', 'sample_action']
 
-# %% ../../nbs/synth/01_expressions.ipynb #10c4ded6
+# %% ../../nbs/synth/01_expressions.ipynb #398f8db4
 import numpy as np
 from fastcore.basics import AttrDict
 
-# %% ../../nbs/synth/01_expressions.ipynb #78474d7f
+# %% ../../nbs/synth/01_expressions.ipynb #aae66bc9
 EXPRESSIONS = ('surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger', 'neutral')
 
-# %% ../../nbs/synth/01_expressions.ipynb #92e73ff2
+# %% ../../nbs/synth/01_expressions.ipynb #54edfb06
 ACTIONS = ('brow_inner', 'brow_outer', 'furrow', 'eye_open', 'lid_tight', 'nose_wrinkle', 'upper_lip', 'cheek',
            'corner', 'stretch', 'mouth_open', 'lip_press', 'chin')
 
-# %% ../../nbs/synth/01_expressions.ipynb #a0587c4e
+# %% ../../nbs/synth/01_expressions.ipynb #b0dcd6b5
 both_ways = ('brow_inner', 'brow_outer', 'eye_open', 'corner', 'stretch') # actions that go down to -1
 
-# One or two ways to show each expression, at full strength
+# One or two ways to show each expression, at full strength; a line that ends in a comma goes on in the next
 _ways = """
 surprise   brow_inner 0.95, brow_outer 0.95, eye_open 0.8, mouth_open 0.85, stretch -0.6
 surprise   brow_inner 0.95, brow_outer 0.95, eye_open 0.9, mouth_open 0.5, stretch -0.6
@@ -33,7 +33,8 @@ happiness  corner 1, cheek 0.8, lid_tight 0.25, stretch 0.4, mouth_open 0.5
 happiness  corner 0.95, cheek 0.7, lid_tight 0.25, stretch 0.5, mouth_open 0.1
 sadness    brow_inner 0.95, brow_outer -0.45, furrow 0.2, eye_open -0.4, corner -0.95, chin 0.6, stretch -0.15
 anger      brow_inner -0.6, brow_outer 0.25, furrow 1, eye_open 0.2, lid_tight 0.6, lip_press 0.9, corner -0.35, chin 0.3
-anger      brow_inner -0.6, brow_outer 0.25, furrow 1, eye_open 0.25, lid_tight 0.5, nose_wrinkle 0.35, mouth_open 0.5, stretch 0.45, upper_lip 0.35, corner -0.3
+anger      brow_inner -0.6, brow_outer 0.25, furrow 1, eye_open 0.25, lid_tight 0.5, nose_wrinkle 0.35, mouth_open 0.5, stretch 0.45,
+           upper_lip 0.35, corner -0.3
 neutral    corner 0.08
 """
 
@@ -50,7 +51,7 @@ _confused = dict(
 def _read_ways(text):
     "Expression to a list of vectors over `ACTIONS`"
     res = {e:[] for e in EXPRESSIONS}
-    for line in text.strip().splitlines():
+    for line in text.replace(',\n', ',').strip().splitlines():
         expression,moves = line.split(maxsplit=1)
         strength = dict(o.split() for o in moves.split(','))
         unknown = set(strength) - set(ACTIONS)
@@ -60,7 +61,7 @@ def _read_ways(text):
 
 _prototypes = _read_ways(_ways)
 
-# %% ../../nbs/synth/01_expressions.ipynb #723b1016
+# %% ../../nbs/synth/01_expressions.ipynb #1fde8ec2
 def check_expression(expression):
     "Raise ValueError for an expression that nobody can draw"
     if expression not in EXPRESSIONS: raise ValueError(f"expression must be one of {EXPRESSIONS}, got {expression!r}")
@@ -70,7 +71,7 @@ def _prototype(expression, rng):
     ways = _prototypes[expression]
     return ways[int(rng.random()*len(ways))]
 
-# %% ../../nbs/synth/01_expressions.ipynb #93c92d20
+# %% ../../nbs/synth/01_expressions.ipynb #98e389b5
 def sample_action(
     expression:str,       # One of `EXPRESSIONS`
     rng,                  # `np.random.Generator`
@@ -87,5 +88,9 @@ def sample_action(
     if intensity is not None or not spread: share = 0
     moved = strength*((1-share)*mean + share*other)
     moved = moved + rng.normal(0, 1, len(ACTIONS))*spread
+    return AttrDict(zip(ACTIONS, _clipped(moved)))
+
+def _clipped(moved):
+    "Actions within what a face can do, as a list"
     low = [-1.1 if o in both_ways else 0 for o in ACTIONS]
-    return AttrDict(zip(ACTIONS, np.clip(moved, low, 1.1).tolist()))
+    return np.clip(moved, low, 1.1).tolist()
