@@ -8,32 +8,45 @@ Docs: https://owner.github.io/fastai_resup/synth/cover.html.md"""
 __all__ = []
 
 # %% ../../nbs/synth/07_cover.ipynb #6d632efc
-import math
 import numpy as np
-from fastai_resup.synth.pen import (curve, loop, mirrored,
-    mix, points, tint)
+from .pen import (curve, loop, mirrored,
+    mix, points, rotation, tint)
 
 # %% ../../nbs/synth/07_cover.ipynb #0ee119de
 def draw_glasses(pen, look):
     "Round, square or dark glasses"
     if look.glasses=='none': return
-    frame = (38,34,38,240) if look.volume>0.4 else (140,96,52,240)
-    glass = (24,22,30,225) if look.glasses=='dark' else (235,245,255,26)
+    glass = (235,245,255,26)
+    if look.glasses=='dark': glass = (24,22,30,225)
+    frame = (140,96,52,240)
+    if look.volume>0.4: frame = (38,34,38,240)
     for side in (-1, 1):
         rim = _rim(side, square=look.glasses=='square')
         pen.fill(rim, glass, z=0.95)
         pen.stroke(rim, 0.05, frame, z=0.95, taper=0)
-        temple = points('0.72 -0.05, 0.86 -0.07, 0.99 -0.08')*(side,1)
-        pen.stroke(temple, 0.05, frame, z=np.array([0.9, 0.5, 0.1]), taper=0)
-    pen.stroke(curve('-0.13 -0.04, 0 -0.08, 0.13 -0.04', k=3), 0.045, frame, z=1., taper=0)
+        _draw_temple(pen, side, frame)
+    bridge = curve('-0.13 -0.04, 0 -0.08, 0.13 -0.04', k=3)
+    pen.stroke(bridge, 0.045, frame, z=1., taper=0)
 
 def _rim(side, square):
     "Outline of one glass, a superellipse"
-    def rounded(v): return np.sign(v)*np.abs(v)**(0.45 if square else 0.8)
+    power = 0.45 if square else 0.8
     t = np.linspace(0, 2*np.pi, 25)
-    x = side*0.42 + 0.3*rounded(np.cos(t))
-    y = -0.01 + 0.25*rounded(np.sin(t))
+    across = _signed_power(np.cos(t), power)
+    down = _signed_power(np.sin(t), power)
+    x = side*0.42 + 0.3*across
+    y = -0.01 + 0.25*down
     return np.stack([x,y], 1)
+
+def _signed_power(x, power):
+    "A power of the magnitude, with the sign kept"
+    return np.sign(x)*np.abs(x)**power
+
+def _draw_temple(pen, side, frame):
+    "The bar from a glass back to the ear"
+    right = points('0.72 -0.05, 0.86 -0.07, 0.99 -0.08')
+    depths = np.array([0.9, 0.5, 0.1])
+    pen.stroke(right*(side,1), 0.05, frame, z=depths, taper=0)
 
 # %% ../../nbs/synth/07_cover.ipynb #de3a4897
 def draw_cover(
@@ -53,30 +66,40 @@ def _draw_hand(pen, skin, rng):
     "A hand before mouth, cheek or eye"
     x = rng.uniform(-0.75, 0.75)
     y = rng.uniform(0.55, 1.15)
-    turn = rng.uniform(-0.5, 0.5)
-    c = math.cos(turn)
-    s = math.sin(turn)
-    def placed(xy): return points(xy) @ np.array([[c,s],[-s,c]]) + (x,y)
-    palm = '-0.4 0, 0 -0.12, 0.4 0, 0.36 0.6, 0.4 2, -0.4 2, -0.36 0.6'
-    pen.fill(placed(loop(palm)), tint(skin, 0.9), z=1.)
-    for k in range(4): _draw_finger(pen, skin, placed, k)
+    turn = rotation(rng.uniform(-0.5, 0.5))
+    def placed(xy): return points(xy) @ turn + (x,y)
+    palm = loop('-0.4 0, 0 -0.12, 0.4 0, 0.36 0.6, 0.4 2, -0.4 2, -0.36 0.6')
+    pen.fill(placed(palm), tint(skin, 0.9), z=1.)
+    for k in range(4):
+        finger = placed(_finger(k))
+        shadow = placed(_finger_shadow(k))
+        pen.fill(finger, tint(skin, 0.95), z=1.)
+        pen.stroke(shadow, 0.03, tint(skin, 0.62, 200), z=1.)
 
-def _draw_finger(pen, skin, placed, k):
-    "One of four fingers, the middle ones longer, and its shadow on the next"
+def _fingertip(k):
+    "Where finger `k` of four ends; the middle ones are longer"
     x = -0.3 + 0.2*k
-    tip = -0.5 - 0.12*(k in (1,2))
-    finger = [
+    longer = k in (1,2)
+    return x, -0.5-0.12*longer
+
+def _finger(k):
+    "Outline of finger `k`"
+    x,tip = _fingertip(k)
+    return curve([
         (x-0.1, 0.2),
         (x-0.095, tip+0.1),
         (x, tip),
         (x+0.095, tip+0.1),
-        (x+0.1, 0.2)]
-    shadow = [
-        (x+0.1, tip+0.12),
-        (x+0.1, -0.1),
-        (x+0.1, 0.1)]
-    pen.fill(placed(curve(finger)), tint(skin, 0.95), z=1.)
-    pen.stroke(placed(shadow), 0.03, tint(skin, 0.62, 200), z=1.)
+        (x+0.1, 0.2)])
+
+def _finger_shadow(k):
+    "Shadow of finger `k` on the next"
+    x,tip = _fingertip(k)
+    edge = x + 0.1
+    return [
+        (edge, tip+0.12),
+        (edge, -0.1),
+        (edge, 0.1)]
 
 def _draw_bar(pen, cloth, rng):
     "A slanting bar across the whole picture"

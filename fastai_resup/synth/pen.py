@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw
 @lru_cache(None)
 def _parsed(text):
     "Points written as 'x y, x y'"
-    res = np.array([o.split() for o in text.split(',')], float)
+    pairs = [o.split() for o in text.split(',')]
+    res = np.array(pairs, float)
     res.flags.writeable = False # the next caller gets the same array
     return res
 
@@ -25,19 +26,21 @@ def points(
     xy, # Text such as '0 1, 0.5 -0.2', or anything that turns into an array (N, 2)
 )->np.ndarray: # Shape (N, 2)
     "Points of a shape"
-    return _parsed(xy) if isinstance(xy, str) else np.asarray(xy, float)
+    if isinstance(xy, str): return _parsed(xy)
+    return np.asarray(xy, float)
 
 # %% ../../nbs/synth/04_pen.ipynb #80b688e5
 @lru_cache(None)
 def _spline(n, k, closed):
     "Matrix from `n` control points to `k` points per segment of the Catmull-Rom spline through them"
-    segments = n if closed else n-1
-    res = np.zeros((segments*k + (not closed), n))
-    for r in range(len(res)):
-        i,t = divmod(r, k)
-        for j,w in enumerate(_spline_weights(t/k), i-1):
-            at = j%n if closed else min(max(j, 0), n-1)
-            res[r,at] += w
+    rows = n*k if closed else (n-1)*k + 1
+    res = np.zeros((rows,n))
+    for r in range(rows):
+        segment,step = divmod(r, k)
+        weights = _spline_weights(step/k)
+        for near,weight in enumerate(weights, segment-1):
+            i = near%n if closed else min(max(near, 0), n-1)
+            res[r,i] += weight
     return res
 
 def _spline_weights(t):
@@ -68,9 +71,10 @@ def mirrored(
     xy, # Points of the right half, from top to bottom
 )->np.ndarray:
     "Points of the right half, continued by those of the left half"
-    xy = points(xy)
-    left = xy[::-1]*(-1,1)
-    return np.concatenate([xy, left[left[:,0]<-1e-6]])
+    right = points(xy)
+    left = right[::-1]*(-1,1)
+    beside_the_middle = left[:,0]<-1e-6
+    return np.concatenate([right, left[beside_the_middle]])
 
 def between(
     a, # Points of one line
@@ -78,6 +82,24 @@ def between(
 )->np.ndarray:
     "The shape between two lines that run the same way"
     return np.concatenate([a, b[::-1]])
+
+def rotation(
+    angle, # In radians
+    k=1., # Lengths are multiplied by it
+)->np.ndarray: # Shape (2, 2): points @ rotation
+    "A matrix that turns points around (0, 0)"
+    c = math.cos(angle)*k
+    s = math.sin(angle)*k
+    return np.array([[c,s], [-s,c]])
+
+def box(
+    x, # Middle
+    y,
+    w, # Half its width
+    h, # Half its height
+)->tuple: # Left, top, right, bottom
+    "The rectangle around a point, as Pillow takes it"
+    return x-w, y-h, x+w, y+h
 
 # %% ../../nbs/synth/04_pen.ipynb #e8f2b6e4
 def mix(
@@ -95,7 +117,8 @@ def tint(
 )->tuple:
     "A colour made darker or lighter"
     res = tuple(int(min(255, x*k)) for x in colour)
-    return res if alpha is None else (*res, alpha)
+    if alpha is None: return res
+    return (*res, alpha)
 
 # %% ../../nbs/synth/04_pen.ipynb #17f6d59d
 class Pen:
@@ -125,23 +148,27 @@ class Pen:
 
     def _turn_head(self, n, cam):
         "The map from head coordinates to pixels"
-        c = math.cos(cam.roll)*self.k
-        s = math.sin(cam.roll)*self.k
-        roll = np.array([[c,s], [-s,c]])
-        self._flat = np.diag([math.cos(cam.yaw), 1.]) @ roll
-        self._deep = np.array([0.8*math.sin(cam.yaw), 0.6*math.sin(cam.pitch)]) @ roll
-        self._origin = np.array([(0.5+cam.tx)*n, (0.5+cam.ty)*n])
+        roll = rotation(cam.roll, self.k)
+        narrowed = np.diag([math.cos(cam.yaw), 1.])
+        sideways = 0.8*math.sin(cam.yaw)
+        down = 0.6*math.sin(cam.pitch)
+        self._flat = narrowed @ roll
+        self._deep = np.array([sideways,down]) @ roll
+        x = (0.5+cam.tx)*n
+        y = (0.5+cam.ty)*n
+        self._origin = np.array([x,y])
 
     def at(self, xy, z=None):
         "Pixels of points, shape (N, 2)"
         xy = points(xy)
-        if z is None: z = np.sqrt(np.maximum(0, 1-(xy*xy) @ _ellipsoid))
+        if z is None: z = _face_depth(xy)
         if isinstance(z, np.ndarray): z = z[:,None]
         return xy@self._flat + (z*self._deep + self._origin)
 
     def polygon(self, pixels, colour, on='image'):
         "Fill a polygon of pixels"
-        self._draw(on, colour).polygon(pixels.ravel().tolist(), fill=colour)
+        corners = pixels.ravel().tolist()
+        self._draw(on, colour).polygon(corners, fill=colour)
 
     def fill(self, xy, colour, z=None, on='image'):
         "Fill a shape"
@@ -149,20 +176,18 @@ class Pen:
 
     def stroke(self, xy, width, colour, z=None, taper=1.):
         "A line whose `width` (a number or one per point) shrinks to nothing at both ends if `taper` is 1"
-        p = self.at(xy, z)
-        padded = np.concatenate([p[:1], p, p[-1:]])
-        step = padded[2:] - padded[:-2]
-        half = np.maximum(0.5*self.k*width*_taper(len(p), taper), 0.35)
-        half = half/np.sqrt((step*step).sum(1)+1e-6)
-        side = step[:,::-1]*(1,-1)*half[:,None]
-        self.polygon(between(p+side, p-side), colour)
+        line = self.at(xy, z)
+        half = 0.5*self.k*width*_taper(len(line), taper)
+        half = np.maximum(half, 0.35) # pixels: thinner ones can't be seen
+        side = _sideways(line, half)
+        self.polygon(between(line+side, line-side), colour)
 
     def disc(self, x, y, r, colour, z=None, ry=None, on='image'):
         "Fill a circle, or an ellipse of half axes `r` and `ry`"
         cx,cy = self.at([(x,y)], z)[0].tolist()
         w = r*self.k
         h = (ry or r)*self.k
-        self._draw(on, colour).ellipse((cx-w, cy-h, cx+w, cy+h), fill=colour)
+        self._draw(on, colour).ellipse(box(cx, cy, w, h), fill=colour)
 
     def _draw(self, on, colour):
         "What draws `colour` on a layer"
@@ -172,7 +197,21 @@ class Pen:
 # %% ../../nbs/synth/04_pen.ipynb #ac03bbb0
 _ellipsoid = np.array([1., 0.72**2]) # how fast the face recedes along x and y
 
+def _face_depth(xy):
+    "How far points of the face lie before the plane of the ears"
+    receded = (xy*xy) @ _ellipsoid
+    return np.sqrt(np.maximum(0, 1-receded))
+
 @lru_cache(None)
 def _taper(n, taper):
     "Share of the width at each of `n` points"
     return 1 - taper*np.linspace(-1, 1, n)**4
+
+def _sideways(line, length):
+    "At each point of a line an arrow across it, as long as `length`"
+    padded = np.concatenate([line[:1], line, line[-1:]])
+    along = padded[2:] - padded[:-2]
+    squared = (along*along).sum(1)
+    scale = length/np.sqrt(squared+1e-6)
+    across = along[:,::-1]*(1,-1)
+    return across*scale[:,None]

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from fastcore.basics import AttrDict
 from PIL import Image, ImageDraw, ImageFilter
+from .pen import box
 
 # %% ../../nbs/synth/03_photo.ipynb #d94cf591
 def sample_camera(
@@ -19,15 +20,10 @@ def sample_camera(
     nuisance:float=1.,  # Strength of everything that makes a photo bad; 0 is a studio portrait
 )->AttrDict:            # Pose, light, background, occlusion, noise
     "Draw how the picture is taken: everything that depends neither on the person nor on the expression"
-    def normal(s): return float(rng.normal(0, s)*nuisance)
-    def uniform(low, high): return float(rng.uniform(low, high))
-    cam = AttrDict({k: normal(s) for k,s in _pose.items()})
-    cam.yaw = float(np.clip(cam.yaw, -0.6, 0.6))
-    cam.scale = 0.36*math.exp(cam.scale)
-    cam.update({k: uniform(*ends) for k,ends in _light_from.items()})
-    cam.exposure = math.exp(normal(0.11))
-    cam.contrast = math.exp(normal(0.08))
-    cam.warmth = normal(0.03)
+    cam = AttrDict()
+    cam.update(_sample_pose(rng, nuisance))
+    cam.update(_sample_light(rng))
+    cam.update(_sample_film(rng, nuisance))
     cam.update(_sample_backdrop(rng))
     cam.update(_sample_faults(rng, nuisance))
     return cam
@@ -49,6 +45,43 @@ _light_from = dict(
     height=(-0.9, -0.2),
     depth=(0.25, 0.55))
 
+# Standard deviations of exposure, contrast and colour
+_film = dict(
+    exposure=0.11,
+    contrast=0.08,
+    warmth=0.03)
+
+# What may hide the face; a hand is twice as likely as each of the others
+_occluders = ('hand', 'hand', 'bar', 'lock', 'crop', 'mask')
+
+def _normal(rng, deviations, nuisance):
+    "A number around 0 for every entry of a table"
+    res = {}
+    for name,deviation in deviations.items():
+        res[name] = float(rng.normal(0, deviation)*nuisance)
+    return res
+
+def _sample_pose(rng, nuisance):
+    "How the head is turned, how large it is, and where it is"
+    pose = _normal(rng, _pose, nuisance)
+    pose['yaw'] = float(np.clip(pose['yaw'], -0.6, 0.6))
+    pose['scale'] = 0.36*math.exp(pose['scale'])
+    return pose
+
+def _sample_light(rng):
+    "Where the light comes from"
+    res = {}
+    for name,(low,high) in _light_from.items():
+        res[name] = float(rng.uniform(low, high))
+    return res
+
+def _sample_film(rng, nuisance):
+    "Exposure and contrast are factors around 1, warmth lies around 0"
+    film = _normal(rng, _film, nuisance)
+    film['exposure'] = math.exp(film['exposure'])
+    film['contrast'] = math.exp(film['contrast'])
+    return film
+
 def _sample_backdrop(rng):
     "Kind and colour of the background; the seed is for all that is drawn at random later"
     return dict(
@@ -60,10 +93,17 @@ def _sample_backdrop(rng):
 def _sample_faults(rng, nuisance):
     "What goes wrong in some pictures"
     def chance(p): return rng.random() < p*nuisance
-    res = dict(occluder='none', noise=0., blur=0.)
-    if chance(0.08): res['occluder'] = ('hand', 'hand', 'bar', 'lock', 'crop', 'mask')[int(rng.integers(6))]
-    if chance(0.35): res['noise'] = abs(float(rng.normal(0, 4)*nuisance))
-    if chance(0.15): res['blur'] = float(rng.uniform(0.25, 0.65))
+    res = dict(
+        occluder='none',
+        noise=0.,
+        blur=0.)
+    if chance(0.08):
+        res['occluder'] = _occluders[int(rng.integers(6))]
+    if chance(0.35):
+        noise = float(rng.normal(0, 4)*nuisance)
+        res['noise'] = abs(noise)
+    if chance(0.15):
+        res['blur'] = float(rng.uniform(0.25, 0.65))
     res['grey'] = chance(0.07)
     return res
 
@@ -86,32 +126,42 @@ def background(
     rng, # `np.random.Generator`
 )->Image.Image:
     "Plain, graded or full of blurred shapes"
-    if cam.backdrop==0: return Image.new('RGB', (n,n), _whole(_tone(cam, rng)))
-    if cam.backdrop==1:
-        corners = np.stack([_tone(cam, rng) for _ in range(4)])
-        small = Image.fromarray(corners.reshape(2,2,3).astype(np.uint8))
-    else: small = _shapes(cam, rng).filter(ImageFilter.GaussianBlur(1.6))
+    if cam.backdrop==0:
+        return Image.new('RGB', (n,n), _whole(_tone(cam, rng)))
+    small = _four_corners(cam, rng) if cam.backdrop==1 else _shapes(cam, rng)
     return small.resize((n,n), Image.BILINEAR)
 
 def _tone(cam, rng):
     "A colour near that of the background, as floats"
-    def wave(k): return 0.5 + 0.5*math.cos(6.283*(cam.hue+rng.normal(0, 0.07)+k/3))
-    hue = np.array([wave(k) for k in range(3)])
-    colour = 255*(cam.value*(0.62+0.38*hue))
-    return (colour*rng.uniform(0.75, 1.05)).clip(0, 255)
+    hue = np.array([_wave(cam, rng, k) for k in range(3)])
+    bright = 0.62 + 0.38*hue
+    colour = 255*(cam.value*bright)
+    shade = rng.uniform(0.75, 1.05)
+    return (colour*shade).clip(0, 255)
+
+def _wave(cam, rng, k):
+    "How strong channel `k` is, from 0 to 1"
+    turn = cam.hue + rng.normal(0, 0.07) + k/3
+    return 0.5 + 0.5*math.cos(6.283*turn)
 
 def _whole(colour):
     "A colour as a tuple of whole numbers"
     return tuple(int(o) for o in colour)
 
+def _four_corners(cam, rng):
+    "A picture of four pixels in four colours"
+    tones = [_tone(cam, rng) for _ in range(4)]
+    square = np.stack(tones).reshape(2,2,3)
+    return Image.fromarray(square.astype(np.uint8))
+
 def _shapes(cam, rng):
-    "Seven discs and squares"
+    "Seven discs and squares, blurred"
     im = Image.new('RGB', (32,32), _whole(_tone(cam, rng)))
     draw = ImageDraw.Draw(im)
     for x,y,r in rng.uniform((-4,-4,3), (36,36,11), (7,3)):
         shape = draw.ellipse if r>7 else draw.rectangle
-        shape((x-r, y-r, x+r, y+r), fill=_whole(_tone(cam, rng)))
-    return im
+        shape(box(x, y, r, r), fill=_whole(_tone(cam, rng)))
+    return im.filter(ImageFilter.GaussianBlur(1.6))
 
 # %% ../../nbs/synth/03_photo.ipynb #4dff134f
 def light(
@@ -122,64 +172,111 @@ def light(
     cam, # From `sample_camera`
 )->np.ndarray: # float32, shape (size, size, 3)
     "Shade the ellipsoid of the head, deepen the eye sockets, lift nose and cheeks"
-    u,v = _head_grid(im.size[0], cam)
+    where = _head_grid(im.size[0], cam)
     mask = np.asarray(skin, np.float32)/255
-    lx,ly,lz = _direction(cam)
-    side = float(np.sign(lx))
-    shade = _shade(u, v, mask, (lx,ly,lz), cam.depth)
-    shade -= mask*_hollows(u, v, side, cam.depth*abs(lx)*0.3)
-    rosy = mask*_blob(np.abs(u), v, 0.56, 0.36, 0.25, 0.2)
-    rosy = rosy*(look.blush*(0.16+0.12*act.cheek))
-    k = np.stack([shade**0.85, shade**1.05, shade**1.15], -1).clip(0.1)
-    k[...,1] -= rosy*0.8
-    k[...,2] -= rosy*0.65
-    glow = mask*_highlights(u, v, side, lx)
-    shine = (np.array(look.skin)*0.22+12).astype(np.float32)
-    return np.asarray(im, np.float32)*k + glow[...,None]*shine
+    source = _direction(cam)
+    shade = _shade(where, mask, source, cam.depth)
+    shade -= mask*_hollows(where, source, cam.depth)
+    rosy = _blush(where, mask, act, look)
+    lit = np.asarray(im, np.float32)*_coloured(shade, rosy)
+    glow = mask*_highlights(where, source)
+    return lit + glow[...,None]*_shine(look.skin)
 
 # %% ../../nbs/synth/03_photo.ipynb #62199134
 def _head_grid(size, cam):
     "Head coordinates of every pixel, shape (2, size, size)"
-    grid = (np.arange(size, dtype=np.float32)+0.5)/size - 0.5
-    x = (grid[None]-cam.tx)/cam.scale
-    y = (grid[:,None]-cam.ty)/cam.scale
+    x,y = _upright_grid(size, cam)
     c = math.cos(cam.roll)
     s = math.sin(cam.roll)
-    u = x*c + y*s - 0.8*math.sin(cam.yaw)*0.9
-    v = y*c - x*s - 0.5*math.sin(cam.pitch)
+    turned = 0.8*math.sin(cam.yaw)*0.9
+    nodded = 0.5*math.sin(cam.pitch)
+    u = x*c + y*s - turned
+    v = y*c - x*s - nodded
     return np.stack([u,v])
+
+def _upright_grid(size, cam):
+    "x of every column and y of every row, as long as the head isn't turned"
+    grid = np.arange(size, dtype=np.float32)
+    grid = (grid+0.5)/size - 0.5
+    x = (grid[None]-cam.tx)/cam.scale
+    y = (grid[:,None]-cam.ty)/cam.scale
+    return x, y
 
 def _direction(cam):
     "Where the light comes from: x, y, z"
     z = 0.8
-    norm = math.sqrt(cam.side**2*0.8+cam.height**2*0.5+z**2)
-    return 0.9*cam.side/norm, 0.7*cam.height/norm, z/norm
+    across = cam.side**2*0.8
+    down = cam.height**2*0.5
+    norm = math.sqrt(across+down+z**2)
+    x = 0.9*cam.side/norm
+    y = 0.7*cam.height/norm
+    return x, y, z/norm
 
-def _shade(u, v, mask, towards, depth):
+def _shade(where, mask, source, depth):
     "Lambert's law on the ellipsoid of the head, a flat slope elsewhere"
-    lx,ly,lz = towards
-    w = v/1.32
-    lambert = lx*u + ly*w + lz*np.sqrt(np.maximum(0.02, 1-u*u-w*w))
-    slope = 0.3*(lx*u+ly*w).clip(-1.3, 1.3)
-    return 1 + depth*((lambert-0.74)*mask + slope*(1-mask))
+    lx,ly,lz = source
+    u = where[0]
+    w = where[1]/1.32
+    across = lx*u + ly*w
+    facing = np.sqrt(np.maximum(0.02, 1-u*u-w*w))
+    lambert = across + lz*facing
+    on_head = (lambert-0.74)*mask
+    slope = 0.3*across.clip(-1.3, 1.3)
+    elsewhere = slope*(1-mask)
+    return 1 + depth*(on_head+elsewhere)
 
-def _blob(u, v, x, y, rx, ry):
+def _coloured(shade, rosy):
+    "The shade in three channels: shadows and rosy cheeks are redder"
+    red = shade**0.85
+    green = shade**1.05
+    blue = shade**1.15
+    res = np.stack([red,green,blue], -1).clip(0.1)
+    res[...,1] -= rosy*0.8
+    res[...,2] -= rosy*0.65
+    return res
+
+# %% ../../nbs/synth/03_photo.ipynb #a317fffc
+def _blob(where, x, y, rx, ry):
     "A soft spot at (x, y) with radii `rx`, `ry`"
-    return np.exp(-((u-x)/rx)**2-((v-y)/ry)**2)
+    u,v = where
+    across = ((u-x)/rx)**2
+    down = ((v-y)/ry)**2
+    return np.exp(-across-down)
 
-def _hollows(u, v, side, nose_shadow):
+def _two_blobs(where, x, y, rx, ry):
+    "A soft spot on the right, and one on the left"
+    u,v = where
+    right_half = np.stack([np.abs(u), v])
+    return _blob(right_half, x, y, rx, ry)
+
+def _blush(where, mask, act, look):
+    "How red the cheeks are: redder when they are raised"
+    cheeks = mask*_two_blobs(where, 0.56, 0.36, 0.25, 0.2)
+    strength = 0.16 + 0.12*act.cheek
+    return cheeks*(look.blush*strength)
+
+def _hollows(where, source, depth):
     "Shadows of eye sockets, nose, chin and lower lip"
-    sockets = 0.09*_blob(np.abs(u), v, 0.33, -0.14, 0.26, 0.16)
-    nose = nose_shadow*_blob(u, v, -0.1*side, 0.12, 0.1, 0.3)
-    chin = 0.1*_blob(u, v, 0, 0.98, 0.25, 0.09)
-    lip = 0.07*_blob(u, v, 0, 0.5, 0.1, 0.08)
+    lx = source[0]
+    away = -0.1*float(np.sign(lx))
+    sockets = 0.09*_two_blobs(where, 0.33, -0.14, 0.26, 0.16)
+    nose = depth*abs(lx)*0.3*_blob(where, away, 0.12, 0.1, 0.3)
+    chin = 0.1*_blob(where, 0, 0.98, 0.25, 0.09)
+    lip = 0.07*_blob(where, 0, 0.5, 0.1, 0.08)
     return sockets + nose + chin + lip
 
-def _highlights(u, v, side, lx):
+def _shine(skin):
+    "Colour that highlights add to a skin"
+    shine = np.array(skin)*0.22 + 12
+    return shine.astype(np.float32)
+
+def _highlights(where, source):
     "Shine on nose, forehead and cheeks"
-    nose = 0.13*_blob(u, v, 0.04*side, 0.3, 0.09, 0.1)
-    forehead = 0.08*_blob(u, v, 0.3*lx, -0.7, 0.4, 0.22)
-    cheeks = 0.07*_blob(np.abs(u), v, 0.5, 0.22, 0.22, 0.16)
+    lx = source[0]
+    towards = 0.04*float(np.sign(lx))
+    nose = 0.13*_blob(where, towards, 0.3, 0.09, 0.1)
+    forehead = 0.08*_blob(where, 0.3*lx, -0.7, 0.4, 0.22)
+    cheeks = 0.07*_two_blobs(where, 0.5, 0.22, 0.22, 0.16)
     return nose + forehead + cheeks
 
 # %% ../../nbs/synth/03_photo.ipynb #3a13e88a
@@ -189,21 +286,32 @@ def develop(
     rng, # `np.random.Generator`
 )->Image.Image: # The finished picture
     "Exposure, contrast, white balance, blur, noise and greyscale"
-    warmth = np.array([1+cam.warmth, 1, 1-cam.warmth], np.float32)
-    x = ((x*cam.exposure-118)*cam.contrast + 118)*warmth
-    x -= 0.45*np.maximum(x-212, 0) # highlights don't burn out
+    x = _exposed(x, cam)
     if cam.grey: x = _greyscale(x)
-    if cam.noise: x = x + cam.noise*_sensor_noise(x.shape, rng)
-    im = Image.fromarray(x.clip(0, 255).astype(np.uint8))
+    if cam.noise:
+        x = x + cam.noise*_sensor_noise(x.shape, rng)
+    pixels = x.clip(0, 255).astype(np.uint8)
+    im = Image.fromarray(pixels)
     if not cam.blur: return im
-    return im.filter(ImageFilter.GaussianBlur(cam.blur*im.size[0]/64))
+    radius = cam.blur*im.size[0]/64
+    return im.filter(ImageFilter.GaussianBlur(radius))
+
+def _exposed(x, cam):
+    "Exposure, contrast and white balance; highlights don't burn out"
+    contrasted = (x*cam.exposure-118)*cam.contrast + 118
+    balance = (1+cam.warmth, 1, 1-cam.warmth)
+    x = contrasted*np.array(balance, np.float32)
+    burnt = np.maximum(x-212, 0)
+    return x - 0.45*burnt
 
 def _greyscale(x):
     "Luminance in all three channels"
     weights = np.array([0.3, 0.59, 0.11], np.float32)
-    return np.repeat(x @ weights[:,None], 3, -1)
+    grey = x @ weights[:,None]
+    return np.repeat(grey, 3, -1)
 
 def _sensor_noise(shape, rng):
     "Noise of brightness, and some of colour"
     bright = rng.standard_normal(shape[:2], np.float32)
-    return bright[...,None] + 0.4*rng.standard_normal(shape, np.float32)
+    colour = rng.standard_normal(shape, np.float32)
+    return bright[...,None] + 0.4*colour
