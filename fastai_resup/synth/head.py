@@ -18,17 +18,20 @@ def outline(
     look, # A person
 )->np.ndarray: # Closed line, shape (N, 2)
     "Outline of the head; the jaw drops with the mouth"
-    drop = 0.13*max(0, act.mouth_open-0.1) + look.chin
+    opened = max(0, act.mouth_open-0.1)
+    drop = 0.13*opened + look.chin
+    cheek = look.cheekbone
+    jaw = look.jaw
     half = [
         (0, -1.2),
         (0.5, -1.1),
         (0.88, -0.68),
-        (0.985*look.cheekbone, -0.1),
-        (0.93*look.cheekbone, 0.38),
-        (look.jaw+0.05, 0.82+drop*0.6),
-        (look.jaw*0.52, 1.14+drop),
+        (0.985*cheek, -0.1),
+        (0.93*cheek, 0.38),
+        (jaw+0.05, 0.82+drop*0.6),
+        (jaw*0.52, 1.14+drop),
         (0, 1.24+drop)]
-    return loop(mirrored(half))*(1, look.long)
+    return loop(mirrored(half))*(1,look.long)
 
 def draw_shoulders(pen, look):
     "Behind everything: long hair falls over them"
@@ -39,7 +42,8 @@ def draw_head(pen, look, line):
     "Neck, ears and the head itself, whose outline is `line`"
     _draw_neck(pen, look.skin)
     if look.style not in ('long', 'bob', 'scarf'):
-        for side in (-1, 1): _draw_ear(pen, look.skin, side)
+        _draw_ear(pen, look.skin, -1)
+        _draw_ear(pen, look.skin, 1)
     _fill_skin(pen, line, look.skin, 0.)
 
 # %% ../../nbs/synth/05_head.ipynb #dc1765d1
@@ -51,17 +55,18 @@ def _fill_skin(pen, xy, colour, z):
 def _draw_neck(pen, skin):
     "The neck, and the shadow of the head on it"
     neck = mirrored('0.5 0.7, 0.5 1.35, 0.62 1.52, 0.3 1.72, 0 1.8')
-    chin = points('0.42 1.4, 0 1.5, -0.42 1.4')
+    under_chin = points('0.42 1.4, 0 1.5, -0.42 1.4')
+    shadow = np.concatenate([neck[:2], under_chin, neck[-2:]])
     _fill_skin(pen, neck, tint(skin, 0.8), -0.15)
-    shadow = np.concatenate([neck[:2], chin, neck[-2:]])
     pen.fill(shadow, tint(skin, 0.62), z=-0.1)
 
 def _draw_ear(pen, skin, side):
     "One ear and its inside"
-    half = points('0.93 -0.16, 1.1 -0.22, 1.14 0, 1.05 0.3, 0.93 0.32')
-    ear = loop(half*(side,1))
+    right = points('0.93 -0.16, 1.1 -0.22, 1.14 0, 1.05 0.3, 0.93 0.32')
+    ear = loop(right*(side,1))
+    middle = ear.mean(0)
+    inside = ear*(0.35,0.55) + middle*(0.65,0.45)
     _fill_skin(pen, ear, tint(skin, 0.92), -0.05)
-    inside = ear*(0.35,0.55) + ear.mean(0)*(0.65,0.45)
     pen.fill(inside, tint(skin, 0.74), z=-0.05)
 
 # %% ../../nbs/synth/05_head.ipynb #01dfb05a
@@ -81,62 +86,87 @@ def _dome(side, volume, k=24):
     "Arc over the skull from the right temple to the left one, ending at height `side`"
     t = np.linspace(0, np.pi, k)
     wide = 1 + 0.5*volume
+    high = 1.12 + volume
     x = wide*np.cos(t)
-    y = -0.12 - (1.12+volume)*np.sin(t)
+    y = -0.12 - high*np.sin(t)
     end = wide*0.97
     return np.concatenate([
         [(end,side)],
         np.stack([x,y], 1),
         [(-end,side)]])
 
+def _part_way(inner, outer, t):
+    "A line between two others, at the share `t` of the way to the outer one"
+    return outer*t + inner*(1-t)
+
 # %% ../../nbs/synth/05_head.ipynb #f784efee
 def draw_back_hair(pen, look):
     "What hangs behind head and shoulders"
+    style = look.style
     shade = tint(look.hair, 0.8)
-    if look.style=='long': _draw_hanging(pen, shade, 2.4, 1.22)
-    if look.style=='bob': _draw_hanging(pen, shade, 0.95+0.3*look.volume, 1.2)
-    if look.style=='afro': _draw_afro(pen, look)
-    if look.style=='curly':
-        for x,y in _dome(0.25, 0.16, 13)[1:-1]: pen.disc(x, y, 0.3, shade, z=-0.1)
-    if look.style=='bun': _draw_bun(pen, look, shade)
-    if look.style=='scarf':
-        cloth = mirrored('0 -1.42, 0.85 -1.2, 1.24 -0.3, 1.18 0.6, 1.3 1.5, 1.7 2.6')
-        pen.fill(loop(cloth), tint(look.scarf, 0.8), z=-0.15)
+    bob_end = 0.95 + 0.3*look.volume
+    if style=='long': _draw_hanging(pen, shade, 2.4, 1.22)
+    if style=='bob': _draw_hanging(pen, shade, bob_end, 1.2)
+    if style=='afro': _draw_afro(pen, look)
+    if style=='curly': _draw_back_curls(pen, shade)
+    if style=='bun': _draw_bun(pen, look, shade)
+    if style=='scarf': _draw_veil(pen, tint(look.scarf, 0.8))
 
 def _draw_hanging(pen, colour, end, width):
     "Hair that falls down to the height `end`"
-    top = points('0 -1.38, 0.8 -1.15, 1.16 -0.3')
-    tips = [(width,0.5), (width+0.04,end), (0.6,end+0.06)]
-    half = np.concatenate([top, tips])
+    half = [
+        (0, -1.38),
+        (0.8, -1.15),
+        (1.16, -0.3),
+        (width, 0.5),
+        (width+0.04, end),
+        (0.6, end+0.06)]
     pen.fill(loop(mirrored(half)), colour, z=-0.25)
 
 def _draw_afro(pen, look):
     "A ball of hair behind the head"
+    top = -1.72 - 0.2*look.volume
+    wide = 1.45 + 0.1*look.volume
     half = [
-        (0, -1.72-0.2*look.volume),
+        (0, top),
         (0.9, -1.5),
-        (1.45+0.1*look.volume, -0.6),
+        (wide, -0.6),
         (1.3, 0.2),
         (0.8, 0.5)]
     pen.fill(loop(mirrored(half)), look.hair, z=-0.1)
 
+def _draw_back_curls(pen, colour):
+    "Discs around the skull"
+    around = _dome(0.25, 0.16, 13)
+    for x,y in around[1:-1]:
+        pen.disc(x, y, 0.3, colour, z=-0.1)
+
 def _draw_bun(pen, look, shade):
     "Hair tied together above the head"
     x = 0.3*look.part
+    lighter = tint(look.hair, 0.95)
     pen.disc(x, -1.5, 0.42, shade, z=-0.2)
-    pen.disc(x-0.05, -1.53, 0.32, tint(look.hair, 0.95), z=-0.2)
+    pen.disc(x-0.05, -1.53, 0.32, lighter, z=-0.2)
+
+def _draw_veil(pen, colour):
+    "The part of a headscarf that falls behind the shoulders"
+    cloth = mirrored('0 -1.42, 0.85 -1.2, 1.24 -0.3, 1.18 0.6, 1.3 1.5, 1.7 2.6')
+    pen.fill(loop(cloth), colour, z=-0.15)
 
 # %% ../../nbs/synth/05_head.ipynb #ea9decd2
 def draw_front_hair(pen, look, rng):
     "The cap of hair, its strands and its sheen"
-    if look.style not in _hairlines: return
+    style = look.style
+    if style not in _hairlines: return
     line = _hairline(look)
     top = _dome(line[0,1], _volume(look), len(line)-2)
-    hair = mix(look.hair, look.skin, 0.25) if look.style=='buzz' else look.hair
+    hair = look.hair
+    if style=='buzz': hair = mix(hair, look.skin, 0.25)
     _draw_cap(pen, line, top, hair)
-    if look.style=='curly': _draw_curls(pen, line, top, hair, rng)
-    if look.style=='afro': _draw_tufts(pen, hair, rng)
-    if look.style not in ('buzz', 'curly', 'afro'): _draw_strands(pen, line, top, hair, rng)
+    if style=='buzz': return
+    if style=='curly': _draw_curls(pen, line, top, hair, rng)
+    elif style=='afro': _draw_tufts(pen, hair, rng)
+    else: _draw_strands(pen, line, top, hair, rng)
 
 def _volume(look):
     "How far the hair stands off the skull"
@@ -157,47 +187,62 @@ def _hairline(look):
 
 def _draw_cap(pen, line, top, colour):
     "What lies between a line on the face and one on the outline of the head"
-    pen.polygon(between(pen.at(line), pen.at(top, z=0.)), colour)
+    inner = pen.at(line)
+    outer = pen.at(top, z=0.)
+    pen.polygon(between(inner, outer), colour)
 
 def _draw_curls(pen, line, top, hair, rng):
     "Discs on the cap and along the hairline"
+    on_cap = top[2:-2:2]
     at_face = line[4:-4:4] + (0,-0.06)
-    for x,y in np.concatenate([top[2:-2:2], at_face]):
+    for x,y in np.concatenate([on_cap, at_face]):
         r = rng.uniform(0.13, 0.2)
-        pen.disc(x, y, r, tint(hair, rng.uniform(0.8, 1.25)), z=0.2)
+        light = rng.uniform(0.8, 1.25)
+        pen.disc(x, y, r, tint(hair, light), z=0.2)
 
 def _draw_tufts(pen, hair, rng):
     "Lighter and darker discs in an afro"
     for x,y in rng.uniform((-1.2,-1.5), (1.2,-1), (14,2)):
-        shade = tint(hair, rng.uniform(0.8, 1.3), 90)
-        pen.disc(x, y+0.35*x*x, 0.13, shade, z=0.)
+        light = rng.uniform(0.8, 1.3)
+        rounded = y + 0.35*x*x
+        pen.disc(x, rounded, 0.13, tint(hair, light, 90), z=0.)
 
 def _draw_strands(pen, line, top, hair, rng):
     "Strands between hairline and outline, lighter above"
+    dark = tint(hair, 0.72, 110)
+    bright = tint(hair, 1.35, 110)
     for t in rng.uniform(0.12, 0.9, 7):
-        strand = top*t + line*(1-t)
-        shade = tint(hair, 1.35 if t>0.5 else 0.72, 110)
+        strand = _part_way(line, top, t)
+        shade = bright if t>0.5 else dark
         pen.stroke(strand[3:-3], 0.035, shade, z=0.35)
 
 # %% ../../nbs/synth/05_head.ipynb #91975009
 def draw_wrap(pen, look):
     "Headscarf or turban"
-    if look.style=='scarf': _draw_scarf(pen, look.scarf)
-    if look.style=='turban': _draw_turban(pen, look.scarf)
+    cloth = look.scarf
+    if look.style=='scarf': _draw_scarf(pen, cloth)
+    if look.style=='turban': _draw_turban(pen, cloth)
 
 def _closed(line):
     "A line that ends where it begins"
     return np.concatenate([line, line[:1]])
+
+# How bright each fold of a headscarf is, by how far from the face it lies
+_folds = {
+    0.3: 0.8,
+    0.6: 1.15,
+    0.85: 0.8}
 
 def _draw_scarf(pen, cloth):
     "A ring of cloth around the face, with three folds"
     face = loop(mirrored('0 -0.86, 0.5 -0.8, 0.84 -0.42, 0.9 0.1, 0.8 0.7, 0.45 1.1, 0 1.24'))
     ring = loop(mirrored('0 -1.4, 0.62 -1.26, 1.1 -0.6, 1.16 0.2, 1.06 1, 0.7 1.55, 0 1.75'))
     hem = _closed(face)
+    inner = pen.at(hem)
     outer = pen.at(_closed(ring), z=0.)
-    pen.polygon(between(outer, pen.at(hem)), cloth)
-    for t,light in ((0.3,0.8), (0.6,1.15), (0.85,0.8)):
-        fold = ring*t + face*(1-t)
+    pen.polygon(between(outer, inner), cloth)
+    for t,light in _folds.items():
+        fold = _part_way(face, ring, t)
         pen.stroke(fold[4:-10], 0.03, tint(cloth, light, 130), z=0.2)
     pen.stroke(hem, 0.05, tint(cloth, 0.72, 200), taper=0)
 
@@ -205,11 +250,13 @@ def _draw_turban(pen, cloth):
     "A cap of cloth with five folds, which cross above the forehead"
     line = curve('1.02 -0.25, 0.8 -0.62, 0.4 -0.82, 0 -0.7, -0.4 -0.82, -0.8 -0.62, -1.02 -0.25', k=5)
     top = _dome(-0.25, 0.34, len(line)-2)
+    crease = tint(cloth, 0.74, 190)
     _draw_cap(pen, line, top, cloth)
     for t in np.linspace(0.15, 0.85, 5):
-        fold = top*t + line*(1-t)
-        fold[:,1] += 0.16*fold[:,0]*(1 if t>0.5 else -1)
-        pen.stroke(fold[2:-2], 0.03, tint(cloth, 0.74, 190), z=0.2)
+        fold = _part_way(line, top, t)
+        slope = 0.16 if t>0.5 else -0.16
+        fold[:,1] += slope*fold[:,0]
+        pen.stroke(fold[2:-2], 0.03, crease, z=0.2)
 
 # %% ../../nbs/synth/05_head.ipynb #432bcb5f
 def draw_beard(
@@ -219,33 +266,43 @@ def draw_beard(
     lip, # Outer edge of the upper lip, from left to right, 17 points
 ):
     "Moustache, goatee, stubble or full beard in the colour of the hair"
-    if look.beard=='none': return
-    colour = tint(look.hair, 0.9, 60 if look.beard=='stubble' else 235)
-    w = abs(lip[0,0])
-    if look.beard in ('stubble', 'full'): _draw_full_beard(pen, line, w, colour)
-    if look.beard=='goatee':
-        chin = '-0.24 1, 0 0.95, 0.24 1, 0.2 1.22, 0 1.36, -0.2 1.22'
-        pen.fill(loop(chin), colour)
-    if look.beard!='stubble': _draw_moustache(pen, lip, w, colour)
+    kind = look.beard
+    if kind=='none': return
+    alpha = 60 if kind=='stubble' else 235
+    colour = tint(look.hair, 0.9, alpha)
+    half_mouth = abs(lip[0,0])
+    if kind in ('stubble', 'full'): _draw_full_beard(pen, line, half_mouth, colour)
+    if kind=='goatee': _draw_goatee(pen, colour)
+    if kind!='stubble': _draw_moustache(pen, lip, half_mouth, colour)
 
-def _draw_full_beard(pen, line, w, colour):
-    "From ear to ear, around a mouth of half width `w`"
+def _draw_full_beard(pen, line, half_mouth, colour):
+    "From ear to ear, around a mouth whose half width is given"
     jaw = line[line[:,1]>0.25]
     around = np.arctan2(jaw[:,1]-0.25, jaw[:,0])
     jaw = jaw[np.argsort(around)]
     inner = points('-0.88 0.2, -0.74 0.5, 0 0.52, -0.2 0.5, 0 0.52, 0.2 0.5, 0 0.52, 0.74 0.5, 0.88 0.2').copy()
-    inner[2,0] = -w-0.1
-    inner[6,0] = w+0.1
-    pen.fill(np.concatenate([jaw*(1,1.03), curve(inner, k=3)]), colour, z=0.12)
+    inner[2,0] = -half_mouth - 0.1
+    inner[6,0] = half_mouth + 0.1
+    edge = curve(inner, k=3)
+    beard = np.concatenate([jaw*(1,1.03), edge])
+    pen.fill(beard, colour, z=0.12)
 
-def _draw_moustache(pen, lip, w, colour):
+def _draw_goatee(pen, colour):
+    "On the chin alone"
+    chin = '-0.24 1, 0 0.95, 0.24 1, 0.2 1.22, 0 1.36, -0.2 1.22'
+    pen.fill(loop(chin), colour)
+
+def _draw_moustache(pen, lip, half_mouth, colour):
     "Above the upper lip"
-    side = lip[5,1] - 0.11
-    end = lip[0,1] + 0.05
-    top = [
-        (-w-0.05, end),
-        (-0.2, side),
-        (0, lip[8,1]-0.1),
-        (0.2, side),
-        (w+0.05, end)]
-    pen.fill(between(curve(top, k=4), lip+(0,0.012)), colour)
+    end = half_mouth + 0.05
+    end_y = lip[0,1] + 0.05
+    side_y = lip[5,1] - 0.11
+    mid_y = lip[8,1] - 0.1
+    top = curve([
+        (-end, end_y),
+        (-0.2, side_y),
+        (0, mid_y),
+        (0.2, side_y),
+        (end, end_y)], k=4)
+    bottom = lip + (0,0.012)
+    pen.fill(between(top, bottom), colour)
