@@ -366,7 +366,7 @@ def test_wrong_labels_can_be_listed_after_any_method(faces, name):
     alone,watched = trained(),trained(watch := MixtureRefit())
     assert all(map(torch.equal, alone.model.nets.state_dict().values(), watched.model.nets.state_dict().values()))
     by_pass = name in ('mixup','m_correction','dividemix','rul')               # whose training images have no label of their own
-    assert watch.record is None and len(watched.refits)==2
+    assert watch.seen is None and len(watched.refits)==2
     sims = ordered_pass(watched, lambda pair,y: pair.similarity(y))
     assert torch.allclose(watched.similarities, sims)==by_pass                 # else they are those seen while training
     df = LabelAudit.from_learner(watched).df
