@@ -8,9 +8,30 @@ Docs: https://owner.github.io/fastai_resup/synth/features.html.md"""
 __all__ = []
 
 # %% ../../nbs/synth/06_features.ipynb #3509831a
+from functools import partial
 import numpy as np
 from fastai_resup.synth.pen import (between, curve, mix,
     points, tint)
+
+# %% ../../nbs/synth/06_features.ipynb #a4e82cce
+def _moved(act, rest, **strengths):
+    "A number at rest, changed by movements: each adds its strength times how far it goes"
+    res = rest
+    for name,strength in strengths.items():
+        res += strength*act[name]
+    return res
+
+def _line(x, y):
+    "Points of a line from their coordinates"
+    return np.stack([x,y], 1)
+
+def _on_side(xy, side):
+    "Points of the right half, moved to the left one if `side` is -1"
+    return points(xy)*(side,1)
+
+def _smile(act):
+    "How far the corners of the mouth are raised; 0 if they are lowered"
+    return max(act.corner, 0)
 
 # %% ../../nbs/synth/06_features.ipynb #654a5285
 def lids(
@@ -21,14 +42,23 @@ def lids(
     "Upper and lower lid of one eye, from the inner corner to the outer one"
     t = np.linspace(0, 1, 11)
     arch = np.sin(np.pi*t)**0.75
-    half = 0.215*look.eye
-    x = side*(_eye_gap(look)-half + 2*half*t)
-    base = -0.01 - (look.tilt+0.02*act.cheek)*(t-0.5)*2
-    slant = _slant(act)*(0.75-1.3*t)*0.6
-    upper = base - arch*(0.15*look.eye*_opened(act) + slant)
-    lower = base + arch*0.1*look.eye*_lowered(act)
+    corners = _lid_corners(act, look, t)
+    upper = corners - arch*_rise(act, look, t)
+    lower = corners + arch*0.1*look.eye*_lowered(act)
     upper = np.minimum(upper, lower-0.012)
-    return np.stack([x,upper], 1), np.stack([x,lower], 1)
+    x = side*_lid_x(look, t)
+    return _line(x, upper), _line(x, lower)
+
+def _lid_x(look, t):
+    "How far from the middle of the face the lids are, at shares `t` of their length"
+    half = 0.215*look.eye
+    inner = _eye_gap(look) - half
+    return inner + 2*half*t
+
+def _lid_corners(act, look, t):
+    "Height of the straight line between both corners of an eye"
+    tilt = look.tilt + 0.02*act.cheek
+    return -0.01 - tilt*(t-0.5)*2
 
 def _eye_gap(look):
     "From the middle of the face to the middle of an eye"
@@ -36,71 +66,123 @@ def _eye_gap(look):
 
 def _opened(act):
     "How far the upper lid is raised"
-    res = 1 + 0.62*act.eye_open
-    res -= 0.28*act.lid_tight
-    res -= 0.12*act.cheek
+    res = _moved(act, 1,
+        eye_open=0.62,
+        lid_tight=-0.28,
+        cheek=-0.12)
     return max(res, 0.1)
 
 def _lowered(act):
     "How far the lower lid hangs"
-    res = 1 + 0.25*act.eye_open
-    res -= 0.75*act.lid_tight
-    res -= 0.35*act.cheek
+    res = _moved(act, 1,
+        eye_open=0.25,
+        lid_tight=-0.75,
+        cheek=-0.35)
     return max(0.12, res)
 
-def _slant(act):
-    "Brows pull the upper lid with them"
-    return 0.09*(act.brow_inner-act.brow_outer) - 0.13*act.furrow
+def _rise(act, look, t):
+    "How far the upper lid arches above the corners; the brows pull it with them"
+    opened = 0.15*look.eye*_opened(act)
+    raised = act.brow_inner - act.brow_outer
+    pulled = 0.09*raised - 0.13*act.furrow
+    falling = 0.75 - 1.3*t
+    return opened + pulled*falling*0.6
 
 # %% ../../nbs/synth/06_features.ipynb #eccd51af
+# Colours of an eye
+_pupil = (16,12,14)
+_highlight = (255,255,255)
+_lid_shadow = (60,40,50,70)
+_lashes = (30,20,22)
+
 def draw_eyes(pen, act, look, gaze, both_lids):
     "Whites, irises and highlights go on the inner layer, which shows through the opening between the lids"
-    y = -0.035 - 0.02*max(act.eye_open, 0)
+    widened = max(act.eye_open, 0)
+    y = -0.035 - 0.02*widened
     for side,(upper,lower) in zip((-1,1), both_lids):
-        pen.fill(between(upper, lower), 255, on='hole')
+        opening = between(upper, lower)
+        pen.fill(opening, 255, on='hole')
         x = side*_eye_gap(look) + gaze
         _draw_eyeball(pen, look, x, y)
-        shadow = between(upper+(0,-0.02), upper+(0,0.05))
-        pen.fill(shadow, (60,40,50,70), on='inner')
+        _draw_lid_shadow(pen, upper)
 
 def _draw_eyeball(pen, look, x, y):
     "Rim, iris, pupil and highlight"
     size = look.eye
-    pen.disc(x, y, 0.128*size, tint(look.iris, 0.55), on='inner')
-    pen.disc(x, y+0.01, 0.105*size, look.iris, on='inner')
-    pen.disc(x, y, 0.058*size, (16,12,14), on='inner')
-    pen.disc(x+0.04, y-0.05, 0.033*size, (255,255,255), on='inner')
+    rim = tint(look.iris, 0.55)
+    disc = partial(pen.disc, on='inner')
+    disc(x, y, 0.128*size, rim)
+    disc(x, y+0.01, 0.105*size, look.iris)
+    disc(x, y, 0.058*size, _pupil)
+    disc(x+0.04, y-0.05, 0.033*size, _highlight)
+
+def _draw_lid_shadow(pen, upper):
+    "What the upper lid throws on the eyeball"
+    top = upper + (0,-0.02)
+    bottom = upper + (0,0.05)
+    pen.fill(between(top, bottom), _lid_shadow, on='inner')
 
 def draw_lashes(pen, act, look, both_lids):
     "Lash lines, lid creases and the bags that come with age"
-    dark = mix(tint(look.skin, 0.3), (30,20,22), 0.6)
-    rise = (0, -0.065-0.03*max(act.eye_open, 0))
-    bag = 0.35*look.age + 0.4*act.lid_tight + 0.3*act.cheek
+    bag = _moved(act, 0.35*look.age,
+        lid_tight=0.4,
+        cheek=0.3)
     for upper,lower in both_lids:
-        pen.stroke(upper+(0,-0.008), 0.055*look.lash, dark, taper=0.75)
-        pen.stroke(lower, 0.022, tint(look.skin, 0.52, 190))
-        pen.stroke(upper[1:]+rise, 0.024, tint(look.skin, 0.62, 200))
-        if bag<=0.15: continue
-        fade = int(min(190, 260*bag))
-        pen.stroke(lower[1:-1]+(0,0.075), 0.022, tint(look.skin, 0.66, fade))
+        _draw_lash_lines(pen, look, upper, lower)
+        _draw_crease(pen, act, look, upper)
+        if bag>0.15: _draw_bag(pen, look, lower, bag)
+
+def _draw_lash_lines(pen, look, upper, lower):
+    "A dark line along the upper lid, a faint one along the lower"
+    dark = mix(tint(look.skin, 0.3), _lashes, 0.6)
+    faint = tint(look.skin, 0.52, 190)
+    lashes = upper + (0,-0.008)
+    pen.stroke(lashes, 0.055*look.lash, dark, taper=0.75)
+    pen.stroke(lower, 0.022, faint)
+
+def _draw_crease(pen, act, look, upper):
+    "The fold above the upper lid"
+    widened = max(act.eye_open, 0)
+    rise = -0.065 - 0.03*widened
+    crease = upper[1:] + (0,rise)
+    shade = tint(look.skin, 0.62, 200)
+    pen.stroke(crease, 0.024, shade)
+
+def _draw_bag(pen, look, lower, bag):
+    "The fold below the eye, `bag` as dark"
+    alpha = int(min(190, 260*bag))
+    shade = tint(look.skin, 0.66, alpha)
+    fold = lower[1:-1] + (0,0.075)
+    pen.stroke(fold, 0.022, shade)
 
 # %% ../../nbs/synth/06_features.ipynb #3027c880
 def draw_brows(pen, act, look):
     "Inner and outer ends move on their own; a furrow pulls both down and together"
-    fair = 0.25 if sum(look.hair)<420 else 0.55
-    colour = mix(tint(look.hair, 0.8), tint(look.skin, 0.45), fair)
-    width = 0.1*look.brow
+    at_rest = -0.37 + look.brow_y
+    right = curve(_brow(act, at_rest), k=3)
+    thinning = np.linspace(1.1, 0.5, len(right))
+    widths = 0.1*look.brow*thinning
+    colour = (*_brow_colour(look), 235)
     for side in (-1, 1):
-        line = curve(_brow(act, -0.37+look.brow_y), k=3)*(side,1)
-        widths = width*np.linspace(1.1, 0.5, len(line))
-        pen.stroke(line, widths, (*colour,235), taper=0.55)
+        pen.stroke(right*(side,1), widths, colour, taper=0.55)
+
+def _brow_colour(look):
+    "Between hair and skin, nearer to the skin if the hair is fair"
+    hair = tint(look.hair, 0.8)
+    skin = tint(look.skin, 0.45)
+    dark_haired = sum(look.hair)<420
+    return mix(hair, skin, 0.25 if dark_haired else 0.55)
 
 def _brow(act, y):
     "Five points of the right brow from the inner end to the outer one, `y` its height at rest"
-    inner_y = y - 0.03 - 0.22*act.brow_inner + 0.12*act.furrow
+    inner_y = _moved(act, y-0.03,
+        brow_inner=-0.22,
+        furrow=0.12)
+    mid_y = _moved(act, y-0.1,
+        brow_inner=-0.1,
+        brow_outer=-0.12,
+        furrow=0.08)
     inner = (0.19-0.07*act.furrow, inner_y)
-    mid_y = y - 0.1 - 0.1*act.brow_inner
-    mid_y = mid_y - 0.12*act.brow_outer + 0.08*act.furrow
     mid = (0.44-0.02*act.furrow, mid_y)
     outer = (0.7, y+0.02-0.18*act.brow_outer)
     return [
@@ -119,22 +201,46 @@ def _arched(a, b, rise):
 # %% ../../nbs/synth/06_features.ipynb #2876deec
 def draw_nose(pen, act, look):
     "Tip, wings and nostrils, before the face and therefore moving when the head turns"
-    y = 0.36 + look.nose_l - 0.07*act.nose_wrinkle - 0.03*act.upper_lip
-    w = 0.15*look.nose_w*(1+0.12*act.nose_wrinkle+0.08*act.cheek)
-    under = points('-1.15 -0.06, -1.08 0.02, -0.5 0.035, 0 0.085, 0.5 0.035, 1.08 0.02, 1.15 -0.06')
-    under = under*(w,1) + (0,y)
-    pen.stroke(curve(under, k=4), 0.03, tint(look.skin, 0.6, 220), z=1.12)
+    y = _moved(act, 0.36+look.nose_l,
+        nose_wrinkle=-0.07,
+        upper_lip=-0.03)
+    w = _nose_width(act, look)
+    _draw_nose_line(pen, look, w, y)
     for side in (-1, 1):
-        nostril = tint(look.skin, 0.4, 210)
-        pen.disc(side*w*0.52, y+0.025, 0.045*look.nose_w, nostril, z=1.1, ry=0.024)
+        _draw_nostril(pen, look, side*w*0.52, y+0.025)
         if act.nose_wrinkle>0.3: _draw_wrinkles(pen, act, look, side)
 
+def _nose_width(act, look):
+    "Half the width of the nose"
+    wide = _moved(act, 1,
+        nose_wrinkle=0.12,
+        cheek=0.08)
+    return 0.15*look.nose_w*wide
+
+def _draw_nose_line(pen, look, w, y):
+    "From wing to wing below the tip"
+    under = points('-1.15 -0.06, -1.08 0.02, -0.5 0.035, 0 0.085, 0.5 0.035, 1.08 0.02, 1.15 -0.06')
+    placed = under*(w,1) + (0,y)
+    shade = tint(look.skin, 0.6, 220)
+    pen.stroke(curve(placed, k=4), 0.03, shade, z=1.12)
+
+def _draw_nostril(pen, look, x, y):
+    "A flat dark ellipse"
+    dark = tint(look.skin, 0.4, 210)
+    pen.disc(x, y, 0.045*look.nose_w, dark, z=1.1, ry=0.024)
+
+# Lines beside the bridge of a wrinkled nose
+_wrinkles = (
+    '0.04 -0.1, 0.12 -0.04, 0.16 0.06',
+    '0.06 0.03, 0.14 0.08, 0.19 0.17')
+
 def _draw_wrinkles(pen, act, look, side):
-    "Two lines beside the bridge of the nose"
-    fade = int(min(255, 260*act.nose_wrinkle))
-    for line in ('0.04 -0.1, 0.12 -0.04, 0.16 0.06', '0.06 0.03, 0.14 0.08, 0.19 0.17'):
-        wrinkle = curve(points(line)*(side,1), k=3)
-        pen.stroke(wrinkle, 0.03, tint(look.skin, 0.6, fade), z=1.05)
+    "Both lines, darker the more the nose is wrinkled"
+    alpha = int(min(255, 260*act.nose_wrinkle))
+    shade = tint(look.skin, 0.6, alpha)
+    for line in _wrinkles:
+        wrinkle = curve(_on_side(line, side), k=3)
+        pen.stroke(wrinkle, 0.03, shade, z=1.05)
 
 # %% ../../nbs/synth/06_features.ipynb #ca1c0896
 def lips(
@@ -143,40 +249,86 @@ def lips(
 )->list: # Four lines of 17 points
     "Four curves from left to right: outer upper, inner upper, inner lower, outer lower"
     t = np.linspace(-np.pi/2, np.pi/2, 17)
-    c = np.cos(t).clip(0)
+    arc = np.cos(t).clip(0)
     x = _mouth_width(act, look)*np.sin(t)
-    smile = max(act.corner, 0)
-    corner,upper,lower = _mouth_heights(act, look, smile)
-    power = _mouth_roundness(act)
-    inner_upper = corner + (upper-corner)*c**power
-    inner_lower = corner + (lower-corner)*c**power
-    thick = look.lips*(1-0.75*min(act.lip_press, 1))
-    bow = 1 - 0.3*np.exp(-(x/0.07)**2)
-    outer_upper = inner_upper - 0.075*thick*c**0.55*bow*(1-0.25*smile)
-    outer_lower = inner_lower + (0.1+0.03*act.chin)*thick*c**0.8*(1-0.2*smile)
-    return [np.stack([x,y], 1) for y in (outer_upper, inner_upper, inner_lower, outer_lower)]
+    inner_upper,inner_lower = _inner_lips(act, look, arc)
+    outer_upper = inner_upper - _upper_thickness(act, look, x, arc)
+    outer_lower = inner_lower + _lower_thickness(act, look, arc)
+    heights = (
+        outer_upper,
+        inner_upper,
+        inner_lower,
+        outer_lower)
+    return [_line(x, y) for y in heights]
+
+def _inner_lips(act, look, arc):
+    "Heights along the edges of the opening"
+    corner,upper,lower = _mouth_heights(act, look)
+    rounded = arc**_mouth_roundness(act)
+    return _bent(corner, upper, rounded), _bent(corner, lower, rounded)
+
+def _bent(corner, middle, arc):
+    "Heights along a lip, from one corner over the middle to the other corner"
+    rise = middle - corner
+    return corner + rise*arc
+
+def _upper_thickness(act, look, x, arc):
+    "Upper lip, thinner in the middle and in a smile"
+    dip = np.exp(-(x/0.07)**2)
+    bow = 1 - 0.3*dip
+    middle = 0.075*_fullness(act, look)
+    stretched = 1 - 0.25*_smile(act)
+    return middle*arc**0.55*bow*stretched
+
+def _lower_thickness(act, look, arc):
+    "Lower lip, thicker if the chin pushes it up"
+    pushed = 0.1 + 0.03*act.chin
+    middle = pushed*_fullness(act, look)
+    stretched = 1 - 0.2*_smile(act)
+    return middle*arc**0.8*stretched
+
+def _fullness(act, look):
+    "How thick the lips are: pressed ones are thin"
+    pressed = min(act.lip_press, 1)
+    return look.lips*(1-0.75*pressed)
 
 # %% ../../nbs/synth/06_features.ipynb #534bc061
 def _mouth_width(act, look):
     "Half the width of the mouth"
     wide = 1 + 0.36*act.stretch
-    wide += 0.18*max(act.corner, 0)
+    wide += 0.18*_smile(act)
     wide -= 0.08*act.lip_press
     return 0.37*look.mouth_w*wide
 
-def _mouth_heights(act, look, smile):
+def _mouth_heights(act, look):
     "Heights of the corners, of the middle of the upper lip, and of the lower one"
     rest = 0.68 + look.mouth_y
-    gap = 0.46*max(0, act.mouth_open-0.12) + 0.1*max(0, act.upper_lip-0.35)
-    corner = rest - 0.17*act.corner
-    corner += gap*0.42*(1-smile)
-    corner -= 0.03*act.upper_lip
-    upper = rest + (0.07 if act.corner>0 else 0.06)*act.corner
-    upper -= 0.1*act.upper_lip
-    upper -= 0.04*gap
-    upper -= 0.05*act.chin
-    lower = upper + gap + 0.02*smile*(gap>0.02)
-    return corner, upper, lower
+    gap = _mouth_gap(act)
+    upper = _upper_lip_y(act, rest, gap)
+    lower = upper + gap
+    if gap>0.02: lower += 0.02*_smile(act)
+    return _corner_y(act, rest, gap), upper, lower
+
+def _mouth_gap(act):
+    "From the upper lip to the lower one"
+    opened = max(0, act.mouth_open-0.12)
+    lifted = max(0, act.upper_lip-0.35)
+    return 0.46*opened + 0.1*lifted
+
+def _corner_y(act, rest, gap):
+    "Height of the corners: an open mouth lowers them, unless it smiles"
+    y = rest - 0.17*act.corner
+    y += gap*0.42*(1-_smile(act))
+    return y - 0.03*act.upper_lip
+
+def _upper_lip_y(act, rest, gap):
+    "Height of the middle of the upper lip"
+    pull = 0.07 if act.corner>0 else 0.06
+    y = _moved(act, rest,
+        corner=pull,
+        upper_lip=-0.1)
+    y -= 0.04*gap
+    return y - 0.05*act.chin
 
 def _mouth_roundness(act):
     "Power of the lips' arc: an open mouth is round, unless it smiles"
@@ -185,80 +337,164 @@ def _mouth_roundness(act):
     return 1.7 - 0.8*min(1, opened*1.4)
 
 # %% ../../nbs/synth/06_features.ipynb #1e3809e3
+# Inside of a mouth
+_throat = (74,22,28)
+_tongue = (196,86,92)
+_upper_teeth = (247,244,236)
+_lower_teeth = (234,228,218)
+
 def draw_mouth(pen, act, look, four_lips):
     "Lips, and through the gap between them teeth and tongue"
     outer_upper,upper,lower,outer_lower = four_lips
-    pen.fill(between(outer_upper, lower), tint(look.lip, 0.86))
-    pen.fill(between(upper, outer_lower), look.lip)
-    shine = outer_lower + (0,-0.035)
-    pen.stroke(shine[5:-5], 0.03, tint(look.lip, 1.22, 120))
-    mid = len(upper)//2
-    gap = lower[mid,1] - upper[mid,1]
+    upper_lip = between(outer_upper, lower)
+    lower_lip = between(upper, outer_lower)
+    pen.fill(upper_lip, tint(look.lip, 0.86))
+    pen.fill(lower_lip, look.lip)
+    _draw_lip_shine(pen, look, outer_lower)
+    gap = _gap(upper, lower)
     if gap>0.03: _draw_opening(pen, act, upper, lower, gap)
-    else:
-        width = 0.035 + 0.02*act.lip_press
-        pen.stroke((upper+lower)/2, width, tint(look.lip, 0.42), taper=0.6)
-    for x,y in upper[[0,-1]]: pen.disc(x, y, 0.022, tint(look.skin, 0.5, 170))
+    else: _draw_closed_mouth(pen, act, look, upper, lower)
+    _draw_corners(pen, look, upper)
+
+def _draw_corners(pen, look, line):
+    "A dark dot at each end of the mouth"
+    dark = tint(look.skin, 0.5, 170)
+    for x,y in line[[0,-1]]:
+        pen.disc(x, y, 0.022, dark)
+
+def _gap(upper, lower):
+    "How far the lips are apart in the middle"
+    return _middle(lower)[1] - _middle(upper)[1]
+
+def _middle(line):
+    "The point in the middle of a line"
+    return line[len(line)//2]
+
+def _draw_lip_shine(pen, look, outer_lower):
+    "A light line on the lower lip"
+    shine = outer_lower + (0,-0.035)
+    light = tint(look.lip, 1.22, 120)
+    pen.stroke(shine[5:-5], 0.03, light)
+
+def _draw_closed_mouth(pen, act, look, upper, lower):
+    "The dark line between the lips"
+    width = 0.035 + 0.02*act.lip_press
+    dark = tint(look.lip, 0.42)
+    middle = (upper+lower)/2
+    pen.stroke(middle, width, dark, taper=0.6)
 
 def _draw_opening(pen, act, upper, lower, gap):
     "What is seen through a gap between the lips"
-    mid = len(upper)//2
-    x,low = lower[mid]
     above = upper - (0,0.1)
     below = lower + (0,0.1)
-    pen.fill(between(upper, lower), 255, on='hole')
-    pen.fill(between(above, below), (74,22,28), on='inner')
-    if gap>0.14: pen.disc(x, low-0.01, 0.2, (196,86,92), ry=0.1, on='inner')
-    edge = upper[mid,1] + _upper_teeth(act, gap)
-    pen.fill(between(above, _levelled(upper, edge)), (247,244,236), on='inner')
-    if act.stretch>0.2 and act.corner<0.3:
-        lower_teeth = between(below, _levelled(lower, low-gap*0.2))
-        pen.fill(lower_teeth, (234,228,218), on='inner')
+    opening = between(upper, lower)
+    behind = between(above, below)
+    pen.fill(opening, 255, on='hole')
+    pen.fill(behind, _throat, on='inner')
+    if gap>0.14: _draw_tongue(pen, lower)
+    _draw_teeth(pen, _upper_teeth, above, _upper_edge(act, upper, gap))
+    grins = act.stretch>0.2 and act.corner<0.3
+    if grins: _draw_teeth(pen, _lower_teeth, below, _lower_edge(lower, gap))
 
-def _upper_teeth(act, gap):
-    "How far the upper teeth are seen"
-    bared = max(0, act.corner+act.stretch+act.upper_lip)
-    return min(gap*0.55, 0.15)*(0.55+0.45*min(1, bared))
+def _draw_tongue(pen, lower):
+    "A flat ellipse on the lower lip"
+    x,y = _middle(lower)
+    pen.disc(x, y-0.01, 0.2, _tongue, ry=0.1, on='inner')
 
-def _levelled(line, y):
-    "A line moved to one height"
-    return line*(1,0) + (0,y)
+def _draw_teeth(pen, colour, gum, edge):
+    "From a line behind the lip to the height `edge`"
+    tips = gum*(1,0) + (0,edge)
+    pen.fill(between(gum, tips), colour, on='inner')
+
+def _upper_edge(act, upper, gap):
+    "Where the upper teeth end: they are seen more the more the lips bare them"
+    bared = act.corner + act.stretch + act.upper_lip
+    share = min(1, max(0, bared))
+    longest = min(gap*0.55, 0.15)
+    seen = longest*(0.55+0.45*share)
+    return _middle(upper)[1] + seen
+
+def _lower_edge(lower, gap):
+    "Where the lower teeth end"
+    return _middle(lower)[1] - gap*0.2
 
 # %% ../../nbs/synth/06_features.ipynb #bd13e731
 def draw_lines(pen, act, look):
     "Lines that a movement makes, and those that age leaves"
     _draw_forehead(pen, act, look)
-    for side in (-1, 1): _draw_side_lines(pen, act, look, side)
-    for k in range(14*look.freckles):
-        x = (-1)**k*(0.3+0.05*(k*5%9))
-        y = 0.19 + 0.035*(k*3%7)
-        pen.disc(x, y, 0.018, tint(look.skin, 0.78))
-    if act.chin>0.3: _line(pen, look, '-0.14 0.97, 0 0.93, 0.14 0.97', act.chin*0.8, 0.034)
+    for side in (-1, 1):
+        _draw_furrow(pen, act, look, side)
+        _draw_nose_fold(pen, act, look, side)
+        _draw_crows_feet(pen, act, look, side)
+        _draw_drooping_corner(pen, act, look, side)
+    _draw_freckles(pen, look)
+    if act.chin>0.3:
+        _draw_line(pen, look, '-0.14 0.97, 0 0.93, 0.14 0.97', act.chin*0.8, 0.034)
 
-def _line(pen, look, xy, fade, width=0.026):
+def _draw_line(pen, look, xy, fade, width=0.026):
     "A line in the skin, as dark as `fade` (0 to 1); a weak one isn't drawn"
     if fade<=0.2: return
     alpha = int(min(200, 190*fade))
-    pen.stroke(curve(xy, k=4), width, tint(look.skin, 0.6, alpha))
+    shade = tint(look.skin, 0.6, alpha)
+    pen.stroke(curve(xy, k=4), width, shade)
 
 def _draw_forehead(pen, act, look):
-    "Three lines that raised brows make"
-    raised = 0.5*max(0, act.brow_inner) + 0.35*max(0, act.brow_outer)
+    "Three lines that raised brows make, the upper ones weaker"
+    inner = 0.5*max(0, act.brow_inner)
+    outer = 0.35*max(0, act.brow_outer)
+    raised = inner + outer
+    fade = raised*0.75 + 0.45*look.age
     for k in range(3):
         end = -0.66 - 0.1*k
         mid = -0.7 - 0.1*k
-        line = [(-0.5,end), (-0.2,mid), (0.2,mid), (0.5,end)]
-        _line(pen, look, line, raised*0.75+0.45*look.age-0.12*k)
+        line = [
+            (-0.5, end),
+            (-0.2, mid),
+            (0.2, mid),
+            (0.5, end)]
+        _draw_line(pen, look, line, fade-0.12*k)
 
-def _draw_side_lines(pen, act, look, side):
-    "Furrow, fold beside the nose, crow's feet and corner of the mouth"
-    def line(xy, *args): _line(pen, look, points(xy)*(side,1), *args)
-    smile = max(act.corner, 0)
-    line('0.07 -0.5, 0.055 -0.4, 0.075 -0.28', act.furrow*0.95+0.1*look.age, 0.034)
-    fold = 0.5*smile + 0.6*act.upper_lip + 0.4*act.nose_wrinkle
-    fold = fold + 0.7*look.age - 0.15
-    line([(0.2,0.3), (0.34,0.42), (0.42+0.08*smile,0.58)], fold, 0.03)
-    feet = 0.4*act.cheek + 0.6*look.age - 0.15
+def _draw_freckles(pen, look):
+    "Fourteen dots on the cheeks, right and left in turn"
+    brown = tint(look.skin, 0.78)
+    for k in range(14*look.freckles):
+        side = (-1)**k
+        x = 0.3 + 0.05*(k*5%9)
+        y = 0.19 + 0.035*(k*3%7)
+        pen.disc(side*x, y, 0.018, brown)
+
+# %% ../../nbs/synth/06_features.ipynb #2d734592
+def _draw_furrow(pen, act, look, side):
+    "The line between the brows"
+    line = _on_side('0.07 -0.5, 0.055 -0.4, 0.075 -0.28', side)
+    fade = act.furrow*0.95 + 0.1*look.age
+    _draw_line(pen, look, line, fade, 0.034)
+
+def _draw_nose_fold(pen, act, look, side):
+    "The fold from the nose to the corner of the mouth"
+    smile = _smile(act)
+    fade = _moved(act, 0.5*smile,
+        upper_lip=0.6,
+        nose_wrinkle=0.4)
+    fade += 0.7*look.age
+    line = [
+        (0.2, 0.3),
+        (0.34, 0.42),
+        (0.42+0.08*smile, 0.58)]
+    _draw_line(pen, look, _on_side(line, side), fade-0.15, 0.03)
+
+def _draw_crows_feet(pen, act, look, side):
+    "Three lines that spread from the outer corner of the eye"
+    fade = 0.4*act.cheek + 0.6*look.age - 0.15
     for k in (-1, 0, 1):
-        line([(0.69,0.04*k), (0.76,0.02+0.08*k), (0.82,0.03+0.1*k)], feet, 0.02)
-    if act.corner<-0.3: line('0.4 0.78, 0.43 0.86, 0.42 0.94', -0.6*act.corner)
+        line = [
+            (0.69, 0.04*k),
+            (0.76, 0.02+0.08*k),
+            (0.82, 0.03+0.1*k)]
+        _draw_line(pen, look, _on_side(line, side), fade, 0.02)
+
+def _draw_drooping_corner(pen, act, look, side):
+    "The line below a lowered corner of the mouth"
+    if act.corner>=-0.3: return
+    line = _on_side('0.4 0.78, 0.43 0.86, 0.42 0.94', side)
+    _draw_line(pen, look, line, -0.6*act.corner)
