@@ -45,11 +45,15 @@ def test_in_a_process_of_its_own(faces, tmp_path):
     assert [str(faces/f) for f in m.df.file[~m.df.is_valid]]==[str(f) for f in dls.train_files]
     assert m.ids('label').tolist()==dls.train_targs.tolist() and m.ids('true').tolist()==dls.true_targs.tolist()
 
-MODELS = [(('--rate',0.2), 14, None), (('--rate',0.7,'--inclusive'), 42, None), (('--model','pair','--rate',0.5), 35, None), (('--model','pair','--rate',0.5,'--to','b,a,a,a,a,a,a'), 35, None),
-          (('--model','class','--rates','0.1,0.5,0.3,0,0.4,0.2,0'), 15, None), (('--model','class','--rates','{2}=0.5,{0}=1'), 15, None)]
+MODELS = [(('--rate',0.2), 14),
+          (('--rate',0.7,'--inclusive'), 42),
+          (('--model','pair','--rate',0.5), 35),
+          (('--model','pair','--rate',0.5,'--to','b,a,a,a,a,a,a'), 35),
+          (('--model','class','--rates','0.1,0.5,0.3,0,0.4,0.2,0'), 15),
+          (('--model','class','--rates','{2}=0.5,{0}=1'), 15)]
 
-@pytest.mark.parametrize('args,flips,_', MODELS)
-def test_models(args, flips, _, faces, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize('args,flips', MODELS)
+def test_models(args, flips, faces, tmp_path, monkeypatch, capsys):
     names = sorted(o.name for o in (faces/'train').iterdir())
     args = [str(o).format(*names).replace('b,a,a,a,a,a,a', ','.join([names[1]]+names[:1]*6)) for o in args]
     code,out,err = run(monkeypatch, capsys, faces, tmp_path/'n.csv', *args)
@@ -137,6 +141,16 @@ def test_csv(tmp_path, monkeypatch, capsys):
     pd.DataFrame(dict(file=['../a.png','b.png','c.png'], label=['x','y','x'], is_valid=[0,0,1])).to_csv(tmp_path/'l.csv', index=False)
     code,_,err = run(monkeypatch, capsys, tmp_path/'l.csv', tmp_path/'m.csv', '--rate', 0.1)
     assert code==1 and "'../a.png' leaves the image folder" in err and not (tmp_path/'m.csv').exists()
+
+@pytest.mark.parametrize('noisy', ['train.png', 'valid.png'])
+def test_no_noise_upon_noise(noisy, tmp_path, monkeypatch, capsys):
+    df = pd.DataFrame(dict(file=['train.png','b.png','valid.png'], label=['x','y','x'], true=['x','y','x'], is_valid=[0,0,1]))
+    df.to_csv(tmp_path/'clean.csv', index=False)
+    assert run(monkeypatch, capsys, tmp_path/'clean.csv', tmp_path/'n.csv', '--rate', 0)[0]==0
+    df.loc[df.file==noisy, 'true'] = 'y'
+    df.to_csv(tmp_path/'noisy.csv', index=False)
+    code,_,err = run(monkeypatch, capsys, tmp_path/'noisy.csv', tmp_path/'m.csv', '--rate', 0)
+    assert code==1 and 'noisy.csv has 1 labels that differ from the true ones' in err and noisy in err and not (tmp_path/'m.csv').exists()
 
 @pytest.mark.parametrize('args,named', [(('--rate',1.5),'--rate'), ((),'--rate'), (('--rate','x'),'--rate'), (('--model','best','--rate',0.1),'--model'), (('--form','xml','--rate',0.1),'--form'),
                                         (('--rate',0.1,'--rates','1'),'--rates'), (('--model','class','--rates','0.1'),'7 numbers'), (('--rate',0.1,'--with-valid'),'--with-valid'),

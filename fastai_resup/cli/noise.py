@@ -31,21 +31,20 @@ def clean_table(
 )->tuple: # Table (`file`, `label`, `is_valid`), class names in the order of their ids, folder that names are relative to
     """The images of a data set with their labels.
 
-    Raises `ValueError` for labels that are noisy already or probabilities, and what `read_table` raises."""
+    Raises `ValueError` for labels that are noisy already, and what `read_table` raises."""
     path = Path(path)
     table,vocab = read_table(path, format, seed, **args)
     _check_clean(path, table)
-    return table, [str(o) for o in vocab], path if path.is_dir() else path.parent
+    root = path if path.is_dir() else path.parent
+    return table,vocab,root
 
 def _check_clean(path, table):
-    "Raise where labels differ from the true ones, or are several: noise is for labels that are taken as clean"
-    several = ~table['label'].map(lambda o: isinstance(o, str))
-    if several.any(): raise ValueError(f'{path} has images without one single label, such as {table["file"][several].iloc[0]}')
+    "Raise ValueError where labels differ from the true ones: noise is for labels that are taken as clean"
     if 'true' not in table: return
-    noisy = (table['true']!=table['label']) & ~table['is_valid']
-    if noisy.any():
-        raise ValueError(f'{path} has {noisy.sum()} labels that differ from the true ones, such as that of {table["file"][noisy].iloc[0]}: '
-                         'give the clean labels')
+    noisy = table['true'].notna() & (table['true']!=table['label'])
+    if not noisy.any(): return
+    files = first_few(table['file'][noisy])
+    raise ValueError(f'{path} has {noisy.sum()} labels that differ from the true ones, of {files}: give the clean labels')
 
 # %% ../../nbs/cli/04_noise.ipynb #0000000c
 def read_probs(

@@ -343,6 +343,3 @@ def _begins_with_rafdb(folder):
     "Is the first file in `folder` called as an image of RAF-DB?"
     names = (o.name for o in folder.iterdir() if o.name[0]!='.')
     return bool(_image_name.fullmatch(next(names, '')))
-
-# %% ../../nbs/data/04_rafdb.ipynb #30e91f59
-def rafdb_labels(clean, noise_list=None, base=None): return join_rafdb(clean, noise_list, base).df # goes with its last caller
