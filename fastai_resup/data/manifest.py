@@ -63,9 +63,11 @@ class NoiseManifest:
 
     def __str__(self):
         args = {**self.args, 'seed':self.seed}
-        args = ', '.join(f'{k}={v}' for k,v in args.items() if v is not None)
+        shown = [f'{k}={v}' for k,v in args.items() if v is not None]
+        how = f"{self.model} noise ({', '.join(shown)})"
         n_valid = self.df.is_valid.sum()
-        return f"{self.model} noise ({args}), {n_valid} validation images without it; training labels: {self.report()}"
+        without = f'{n_valid} validation images without it'
+        return f'{how}, {without}; training labels: {self.report()}'
 
 # %% ../../nbs/data/09_manifest.ipynb #0000003e
 _columns = ['file', 'true', 'label', 'is_valid']
@@ -74,8 +76,10 @@ def _checked_rows(df, vocab):
     "`df` with the columns of a manifest in order; ManifestError naming the row that can't be"
     _check_vocab(vocab)
     lacking = [c for c in _columns if c not in df]
-    if lacking: raise ManifestError(f"a manifest needs the columns {_columns}, and {lacking} are missing")
-    if not len(df): raise ManifestError("a manifest needs at least one image")
+    if lacking:
+        raise ManifestError(f"a manifest needs the columns {_columns}, and {lacking} are missing")
+    if not len(df):
+        raise ManifestError("a manifest needs at least one image")
     df = df[_columns].reset_index(drop=True)
     _check_rows(df, set(vocab))
     names = {c:text_column(df[c]) for c in _columns[:3]}
@@ -145,8 +149,10 @@ def _relative(files, root):
     "`files` relative to `root`, with `/`"
     if root is None: return [str(f) for f in files]
     root = os.path.abspath(root)
-    full = [os.path.abspath(os.path.join(root, f)) for f in files]
-    return [Path(os.path.relpath(f, root)).as_posix() for f in full]
+    def below(f):
+        full = os.path.join(root, f)
+        return Path(os.path.relpath(full, root)).as_posix()
+    return [below(f) for f in files]
 
 # %% ../../nbs/data/09_manifest.ipynb #00000043
 @patch(cls_method=True)
@@ -180,7 +186,8 @@ def _noisy_ids(m, args):
     "Given class ids of the training images, by the noise model of a manifest"
     try: return noise_models[m.model](m.ids('true'), n_classes=len(m.vocab), seed=m.seed, **args)
     except TypeError as e:
-        raise ValueError(f"the noise model {m.model} can't be called with the arguments {sorted(args)}: {e}") from e
+        names = sorted(args)
+        raise ValueError(f"the noise model {m.model} can't be called with the arguments {names}: {e}") from e
 
 # %% ../../nbs/data/09_manifest.ipynb #00000048
 _format,_version = 'fastai_resup noise manifest',1
@@ -257,18 +264,25 @@ def _check_header(f, row=(2,[])):
 
 def _read_table(f, rows):
     "The table of the rows; its index is the line that each begins in"
+    cells = []
+    lines = []
     for line,fields in rows:
         if len(fields)<4 or any(fields[4:]):
-            raise ManifestError(f"{f} line {line}: expected {len(_columns)} fields, got {len(fields)}")
-    cells = [_read_cells(*fields[:4]) for _,fields in rows]
-    lines = [line for line,_ in rows]
+            n = len(fields)
+            raise ManifestError(f'{f} line {line}: expected 4 fields, got {n}')
+        cells.append(_read_cells(*fields[:4]))
+        lines.append(line)
     return pd.DataFrame(cells, lines, columns=_columns, dtype=object)
+
+_flags = dict(
+    true=True,
+    false=False)
 
 def _read_cells(file, true, label, is_valid):
     "The cells of a row without formula guards; a flag that is none stays text"
-    flags = dict(true=True, false=False)
-    flag = flags.get(is_valid.lower(), is_valid)
-    return unguard_formula(file), unguard_formula(true), unguard_formula(label), flag
+    flag = _flags.get(is_valid.lower(), is_valid)
+    names = map(unguard_formula, (file, true, label))
+    return *names, flag
 
 def _check_counts(f, head, m):
     "Raise ManifestError where the first row says another number of rows, or of noisy labels"
@@ -277,7 +291,7 @@ def _check_counts(f, head, m):
         if head[name]==n: continue
         raise ManifestError(f"{f} line 1: it says {head[name]} {name}, and there are {n}: the file was cut short or edited")
 
-# %% ../../nbs/data/09_manifest.ipynb #f2b7c4bb
+# %% ../../nbs/data/09_manifest.ipynb #830cac23
 _kinds = dict( # what the first row must hold
     vocab=list,
     model=str,
@@ -328,7 +342,9 @@ def table(self:NoiseManifest,
     Raises `ManifestError` naming up to ten images that a link leads out of `root`; whether the files exist isn't checked here."""
     files = [os.path.join(root, f) for f in self.df.file]
     out = links_outside(files, root)
-    if out: raise ManifestError(f"{len(out)} images are links that leave {root}: {first_few(out)}. Copy them into the folder")
+    if out:
+        what = f'{len(out)} images are links that leave {root}'
+        raise ManifestError(f'{what}: {first_few(out)}. Copy them into the folder')
     df = self.df.assign(file=text_column(files))
     return df[['file', 'label', 'true', 'is_valid']]
 
@@ -339,7 +355,8 @@ def label_list_text(
 )->str: # Lines such as `train_00001.jpg 5`, class numbers from 1 in the order of the vocab
     "The given labels as a label list; raises `ManifestError` for a name with a line end in it, or two images with one name"
     df = m.df if with_valid else m.df[~m.df.is_valid]
-    names = df.file.map(_list_name) if m.vocab==tuple(rafdb_classes) else df.file
+    names = df.file
+    if m.vocab==tuple(rafdb_classes): names = names.map(_list_name)
     _check_list_names(names)
     numbers = {c:i for i,c in enumerate(m.vocab, 1)}
     lines = [f'{name} {numbers[label]}\n' for name,label in zip(names, df.label)]
@@ -353,7 +370,11 @@ def _list_name(f):
 
 def _check_list_names(names):
     "Raise ManifestError for names that a label list can't hold"
-    for f in names:
-        if re.search('[\r\n]', f): raise ManifestError(f"{f!r} has a line end in it, which a label list can't hold")
+    broken = names[names.str.contains('[\r\n]')]
+    if len(broken):
+        first = broken.iloc[0]
+        raise ManifestError(f"{first!r} has a line end in it, which a label list can't hold")
     twice = names[names.duplicated()]
-    if len(twice): raise ManifestError(f"{twice.iloc[0]!r} would be listed twice")
+    if len(twice):
+        first = twice.iloc[0]
+        raise ManifestError(f'{first!r} would be listed twice')

@@ -142,9 +142,12 @@ def matrix_noise(
     others = matrix - np.diag(np.diag(matrix))
     for c in range(len(matrix)):
         mine = order[true[order]==c]
-        n_flips = round(len(mine)*(1-matrix[c,c]))
-        _flip(noisy, mine[:n_flips], others[[c]], u)
+        _flip(noisy, mine[:_n_flips(mine, matrix[c,c])], others[[c]], u)
     return noisy
+
+def _n_flips(mine, kept):
+    "How many images of a class get another one, where a share is kept"
+    return round(len(mine)*(1-kept))
 
 # %% ../../nbs/data/01_noise.ipynb #00000023
 def _transition(matrix, n_classes):

@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/synth/faces.html.md"""
 # %% auto #0
 __all__ = ['make_faces', 'draw_face', 'face_sheet', 'render_face']
 
-# %% ../../nbs/synth/00_faces.ipynb #7d1bdebe
+# %% ../../nbs/synth/00_faces.ipynb #3b916b5c
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,7 +28,7 @@ from .pen import Pen
 from fastai_resup.synth.photo import (background, cropped, develop, light,
     sample_camera)
 
-# %% ../../nbs/synth/00_faces.ipynb #9811f0c6
+# %% ../../nbs/synth/00_faces.ipynb #4d2910c1
 def make_faces(
     path,             # Folder to make; its parents are made too
     n_train:int=3000, # Images in `path/train`, over all expressions, balanced to within one
@@ -43,26 +43,23 @@ def make_faces(
 
     ValueError for a negative count, seed or nuisance and for a small size; FileExistsError where `path` isn't empty."""
     path = Path(path).absolute()
-    numbers = dict(n_train=n_train, n_valid=n_valid, seed=seed, nuisance=nuisance)
-    for name,value in numbers.items(): _check_positive(name, value)
+    _check_positive(n_train=n_train, n_valid=n_valid, seed=seed, nuisance=nuisance)
     _check_size(size)
     _check_target(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent))
+    tmp = _hidden_folder(path)
     try:
         _make_folders(tmp/'faces')
-        for j in _counted(n_train+n_valid, progress):
-            in_train = j<n_train
-            i = j if in_train else j-n_train
-            _save_face(tmp/'faces', in_train, i, size, seed, nuisance)
+        places = [('train', i) for i in range(n_train)] + [('valid', i) for i in range(n_valid)]
+        for place in _counted(places, progress): _save_face(tmp/'faces', *place, size, seed, nuisance)
         replace_folder(tmp/'faces', path, tmp/'old')
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return path
 
-# %% ../../nbs/synth/00_faces.ipynb #0383d8f6
-def _check_positive(name, value):
+# %% ../../nbs/synth/00_faces.ipynb #44289ea1
+def _check_positive(**numbers):
     "Raise ValueError for a negative number"
-    if value<0: raise ValueError(f"{name} must be at least 0, got {value}")
+    for name,value in numbers.items():
+        if value<0: raise ValueError(f"{name} must be at least 0, got {value}")
 
 def _check_size(size):
     "Raise ValueError for a picture that is too small to show a face"
@@ -79,31 +76,35 @@ def _check_target(path, force):
     if not path.is_dir() or set(found)-{'train','valid'}:
         raise FileExistsError(f"{path} holds more than train and valid ({found[:5]}), so it isn't replaced; choose another path")
 
+def _hidden_folder(path):
+    "A new folder beside `path`"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent))
+
 def _make_folders(path):
     "A folder per part and expression"
     for part in ('train', 'valid'):
         for expression in EXPRESSIONS: (path/part/expression).mkdir(parents=True)
 
-def _counted(total, progress):
-    "Numbers below `total`, with a bar, with calls of `progress(done, total)`, or silent"
-    counted = progress_bar(range(total)) if progress and not callable(progress) else range(total)
-    for i in counted:
-        yield i
-        if callable(progress): progress(i+1, total)
+def _counted(items, progress):
+    "The items, with a bar, with calls of `progress(done, total)`, or silent"
+    shown = progress_bar(items) if progress and not callable(progress) else items
+    for done,item in enumerate(shown, 1):
+        yield item
+        if callable(progress): progress(done, len(items))
 
-def _save_face(path, in_train, i, size, seed, nuisance):
+def _save_face(path, part, i, size, seed, nuisance):
     "Draw and save image number `i` of a part"
-    part = 'train' if in_train else 'valid'
     expression = EXPRESSIONS[i%len(EXPRESSIONS)]
-    rng = np.random.default_rng([seed, not in_train, i])
+    rng = np.random.default_rng([seed, part=='valid', i])
     im = draw_face(expression, size, rng, nuisance=nuisance)
     im.save(path/part/expression/f'{i:05d}.png', compress_level=1)
 
-# %% ../../nbs/synth/00_faces.ipynb #ffe6042d
+# %% ../../nbs/synth/00_faces.ipynb #c7c60c05
 def draw_face(
     expression:str,       # One of `EXPRESSIONS`
     size:int=64,          # Width and height in pixels, at least 16
-    rng=None,             # `np.random.Generator`, or a seed; None draws anew each time
+    rng=None,             # `np.random.Generator`, or a seed (a number or several); None draws anew each time
     intensity:float=None, # Strength, 0 to 1; None draws it, weak to strong
     nuisance:float=1.,    # Strength of pose, occlusion, blur and noise; 0 is a studio portrait of the same person
 )->Image.Image:           # RGB
@@ -112,7 +113,7 @@ def draw_face(
     _check_size(size)
     if intensity is not None and not 0<=intensity<=1:
         raise ValueError(f"intensity must lie in [0, 1] or be None, got {intensity}")
-    _check_positive('nuisance', nuisance)
+    _check_positive(nuisance=nuisance)
     seeds = np.random.default_rng(rng).integers(2**63, size=3)
     act,who,how = (np.random.default_rng(o) for o in seeds)
     look = sample_look(who)
@@ -128,7 +129,7 @@ def _on_face(action, look):
         res[name] = moved if name in both_ways else max(0, moved)
     return res
 
-# %% ../../nbs/synth/00_faces.ipynb #4583fdb7
+# %% ../../nbs/synth/00_faces.ipynb #dc65e790
 def face_sheet(
     n_cols:int=10,        # Examples of each expression
     size:int=64,          # Pixels of one face
@@ -142,16 +143,20 @@ def face_sheet(
     left = int(size*1.35) if labels else 0
     step = size+pad
     sheet = Image.new('RGB', (left+n_cols*step-pad, len(expressions)*step-pad), 'white')
-    text = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(max(9, size//5))
     for r,expression in enumerate(expressions):
-        if labels: text.text((left-size//8, r*step+size//2), expression, 'black', font, anchor='rm')
+        if labels: _write_name(sheet, expression, left, r*step, size)
         for c in range(n_cols):
-            face = draw_face(expression, size, np.random.default_rng([seed,r,c]), **kwargs)
+            face = draw_face(expression, size, [seed,r,c], **kwargs)
             sheet.paste(face, (left+c*step, r*step))
     return sheet
 
-# %% ../../nbs/synth/00_faces.ipynb #47ac4b50
+def _write_name(sheet, name, x, y, size):
+    "Write a name to the left of a face of `size` pixels, whose upper left corner is (x, y)"
+    font = ImageFont.load_default(max(9, size//5))
+    end = (x-size//8, y+size//2)
+    ImageDraw.Draw(sheet).text(end, name, 'black', font, anchor='rm')
+
+# %% ../../nbs/synth/00_faces.ipynb #cd3478d8
 def render_face(
     action,      # One number per name in `ACTIONS`, from `sample_action`
     look,        # A person, from `sample_look`
@@ -166,10 +171,7 @@ def render_face(
     pen = Pen(size*k, cam)
     pen.image.paste(background(size*k, cam, rng))
     _draw_person(pen, act, look, cam.gaze)
-    draw_front_hair(pen, look, rng)
-    draw_wrap(pen, look)
-    draw_glasses(pen, look)
-    draw_cover(pen, look, cam.occluder, rng)
+    _draw_in_front(pen, look, cam.occluder, rng)
     lit = light(pen.image.reduce(k), pen.skin.reduce(k), act, look, cam)
     return develop(lit, cam, rng)
 
@@ -177,15 +179,27 @@ def _draw_person(pen, act, look, gaze):
     "All but what is in front of the face"
     line = outline(act, look)
     four_lips = lips(act, look)
-    both_lids = [lids(act, look, side) for side in (-1,1)]
     draw_shoulders(pen, look)
     draw_back_hair(pen, look)
     draw_head(pen, look, line)
     draw_lines(pen, act, look)
     draw_beard(pen, look, line, four_lips[0])
     draw_mouth(pen, act, look, four_lips)
+    _draw_eyes_and_nose(pen, act, look, gaze)
+
+def _draw_eyes_and_nose(pen, act, look, gaze):
+    "Eyes show through their opening, like teeth through the mouth; lashes, nose and brows lie above"
+    both_lids = [lids(act, look, side) for side in (-1,1)]
     draw_eyes(pen, act, look, gaze, both_lids)
     pen.image.paste(pen.inner, (0,0), pen.hole)
     draw_lashes(pen, act, look, both_lids)
     draw_nose(pen, act, look)
     draw_brows(pen, act, look)
+
+# %% ../../nbs/synth/00_faces.ipynb #67593551
+def _draw_in_front(pen, look, occluder, rng):
+    "What hides parts of the face"
+    draw_front_hair(pen, look, rng)
+    draw_wrap(pen, look)
+    draw_glasses(pen, look)
+    draw_cover(pen, look, occluder, rng)

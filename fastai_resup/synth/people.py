@@ -7,14 +7,14 @@ Docs: https://owner.github.io/fastai_resup/synth/people.html.md"""
 # %% auto #0
 __all__ = ['sample_look']
 
-# %% ../../nbs/synth/02_people.ipynb #fb91f8c4
+# %% ../../nbs/synth/02_people.ipynb #1a0d4b9b
 import numpy as np
 from fastcore.basics import AttrDict
 from PIL.ImageColor import getrgb
 from .expressions import ACTIONS
 from .pen import mix
 
-# %% ../../nbs/synth/02_people.ipynb #20931dd5
+# %% ../../nbs/synth/02_people.ipynb #19849d38
 def sample_look(
     rng, # `np.random.Generator`
 )->AttrDict: # Colours, proportions, hair, age, beard, glasses
@@ -26,19 +26,29 @@ def sample_look(
     look.hair = _hair_colour(rng, look)
     if look.style in ('long', 'bob', 'bun', 'scarf'): look.masc *= 0.45
     look.update(_proportions(rng, look.masc))
-    look.iris = _pick_colour(rng, _irises, fair=sum(look.skin)>560)
-    redness = (0.3, 0.55) if look.masc<0.5 else (0.2, 0.35)
-    look.lip = mix(look.skin, (186,66,76), _uniform(rng, *redness))
-    look.beard = _pick(rng, list(_beards), list(_beards.values())) if look.masc>0.55 else 'none'
-    look.glasses = _pick(rng, list(_glasses), list(_glasses.values()))
-    look.cloth = _pick(rng, _cloths)
-    look.scarf = _pick(rng, _cloths)
-    look.freckles = rng.random()<0.12
-    look.blush = _uniform(rng, 0.3, 1)
-    look.rests = rng.normal(0, 0.06, len(ACTIONS)).tolist()
+    look.update(_sample_face(rng, look.skin, look.masc))
+    look.update(_sample_rest(rng))
     return look
 
-# %% ../../nbs/synth/02_people.ipynb #980a8c85
+def _sample_face(rng, skin, masc):
+    "Eyes, lips, beard and glasses"
+    res = AttrDict(iris=_pick_colour(rng, _irises, fair=sum(skin)>560))
+    redness = (0.3, 0.55) if masc<0.5 else (0.2, 0.35)
+    res.lip = mix(skin, (186,66,76), _uniform(rng, *redness))
+    res.beard = _pick_by_share(rng, _beards) if masc>0.55 else 'none'
+    res.glasses = _pick_by_share(rng, _glasses)
+    return res
+
+def _sample_rest(rng):
+    "Clothes, freckles, blush, and the face at rest"
+    return dict(
+        cloth=_pick(rng, _cloths),
+        scarf=_pick(rng, _cloths),
+        freckles=rng.random()<0.12,
+        blush=_uniform(rng, 0.3, 1),
+        rests=rng.normal(0, 0.06, len(ACTIONS)).tolist())
+
+# %% ../../nbs/synth/02_people.ipynb #eb790b80
 styles = ('bald', 'buzz', 'short', 'side', 'fringe', 'long', 'bob', 'curly', 'afro', 'bun', 'scarf', 'turban')
 _skins = [getrgb(o) for o in '#fadcc6 #f6ceb0 #ecba94 #d69e74 #b87e56 #946040 #704630 #523225'.split()] # light to dark
 _cloths = [getrgb(o) for o in '#3a5c8c #b24846 #467862 #e2b052 #6c548c #343a48 #d6d6ce #c47a8c #408a98'.split()]
@@ -95,7 +105,7 @@ _ranges = dict(
     volume=(0, 1),
     part=(-0.6, 0.6))
 
-# %% ../../nbs/synth/02_people.ipynb #d7b6e5ca
+# %% ../../nbs/synth/02_people.ipynb #e05f0664
 def _uniform(rng, low, high):
     "A number between two ends"
     return float(rng.uniform(low, high))
@@ -103,6 +113,10 @@ def _uniform(rng, low, high):
 def _pick(rng, options, shares=None):
     "One of `options`"
     return options[int(rng.choice(len(options), p=shares))]
+
+def _pick_by_share(rng, table):
+    "One of the names of a table"
+    return _pick(rng, list(table), list(table.values()))
 
 def _pick_colour(rng, table, fair):
     "One of the colours of a table"
