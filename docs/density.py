@@ -1,4 +1,4 @@
-"""How much stands in a line: what `tests/test_density.py` holds the modules to.
+"""How much stands in a line: what `tests/test_house.py` holds the modules to.
 
     python docs/density.py           a line per module, then everything that is over a limit
     python docs/density.py --bodies  the 40 largest bodies, too
