@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
+import fastai.callback.schedule # gives learners fit_one_cycle
 from fastai.metrics import accuracy
 from fastai.torch_core import params, set_seed
 from fastcore.foundation import L
