@@ -2,6 +2,7 @@
 
     python docs/density.py           a line per module, then everything that is over a limit
     python docs/density.py --bodies  the 40 largest bodies, too
+    python docs/density.py --figures the shape of the whole package: lengths of bodies, nodes per line, long lines, expressions that pack
 
 A node is one of Python's syntax tree. A code line holds code: blank lines, comments and docstrings don't count."""
 import ast, io, sys, tokenize
@@ -77,7 +78,43 @@ def faults()->list: # A text per fault
             if n>MOST_IN_BODY and body not in LARGE_BODIES: res.append(f'{body}: {n} nodes in its body, at most {MOST_IN_BODY}')
     return res
 
+def share(
+    n:int,
+    of:int,
+)->str: # Per cent
+    "A share with one decimal"
+    return f'{100*n/max(of, 1):.1f}'
+
+def figures()->str: # Lines to print
+    "The package as a whole"
+    sources = [f.read_text(encoding='utf-8') for f in modules()]
+    trees = [ast.parse(o) for o in sources]
+    nodes = [n for t in trees for n in ast.walk(t)]
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef)]
+    lengths = sorted(body_lines(o) for o in functions)
+    lines = [line for o in sources for line in o.splitlines() if line.strip()]
+    n_code = sum(len(code_lines(o)) for o in sources)
+    statements = sum(isinstance(n, ast.stmt) for n in nodes)
+    count = lambda *kinds: share(sum(isinstance(n, kinds) for n in nodes), statements)
+    wide = lambda n: share(sum(len(o)>n for o in lines), len(lines))
+    public = [o for o in functions if not o.name.startswith('_')]
+    return '\n'.join([
+        f'body lines, median/p90/max: {lengths[len(lengths)//2]}/{lengths[len(lengths)*9//10]}/{lengths[-1]}',
+        f'nodes per code line: {len(nodes)/n_code:.1f}',
+        f'lines over 120/160 characters, per cent: {wide(120)}/{wide(160)}',
+        'comprehensions/ternaries/lambdas per 100 statements: '
+        f'{count(ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)}/{count(ast.IfExp)}/{count(ast.Lambda)}',
+        f'public functions with a docstring, per cent: {share(sum(map(has_docstring, public)), len(public))}'])
+
+def body_lines(
+    function:ast.FunctionDef,
+)->int:
+    "Lines from the first statement after the docstring to the last"
+    body = function.body[int(has_docstring(function)):]
+    return body[-1].end_lineno-body[0].lineno+1 if body else 0
+
 def main():
+    if '--figures' in sys.argv: return print(figures())
     for f in modules():
         source = f.read_text(encoding='utf-8')
         print(f'{module_name(f):20} {per_line(source):5.1f} nodes per line, {len(code_lines(source)):4} lines')

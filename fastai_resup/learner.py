@@ -13,6 +13,7 @@ from warnings import warn
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import fastai.callback.schedule # gives every Learner `fit_one_cycle`, `fine_tune` and `lr_find`
 from sklearn.base import clone
 from fastcore.basics import ifnone, patch, risinstance
 from fastcore.meta import delegates

@@ -1,4 +1,5 @@
 "The paired learner with ReSup inside fastai's own loop: what moves the mixture, what must not, and what travels with the model"
+import subprocess, sys
 from copy import deepcopy
 
 import numpy as np
@@ -298,3 +299,8 @@ def test_balance_reaches_the_loss(learn):
     n = len(seen)
     learn.fit(1, cbs=[ReSup(preset='reference'), See()])
     assert len(seen)>n and all(o[3] is None for o in seen[n:])
+
+def test_one_module_is_enough_to_fine_tune():
+    "Who imports only `fastai_resup.learner` has fastai's fits, too"
+    code = 'from fastai_resup.learner import ReSupLearner as L; assert L.fine_tune and L.fit_one_cycle and L.lr_find'
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
