@@ -2,6 +2,7 @@
 
     python docs/house.py     writes docs/_static/house.svg, which CONTRIBUTING.md shows"""
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def imported(
         if path[0]=='fastai_resup': res += [('.'.join(path[1:]), o.name) for o in node.names]
     return res
 
+@cache
 def import_graph()->dict: # Module to the set of modules that it imports
     "Who imports whom"
     return {module_name(f): {m for m,_ in imported(f)} for f in modules()}

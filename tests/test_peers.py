@@ -404,6 +404,6 @@ def test_soft_labels():
 def test_degenerate_losses_are_said(learn):
     with torch.no_grad():
         for n in learn.model.nets: n[1][4].weight.zero_(); n[1][4].bias.zero_()
-    with pytest.warns(UserWarning, match='goes on warming up'): learn.fit(2, lr=0., cbs=DivideMix())
+    with pytest.warns(UserWarning, match='its warm-up goes on'): learn.fit(2, lr=0., cbs=DivideMix())
     with pytest.warns(UserWarning, match='keeps the former mixture'): learn.fit(2, lr=0., cbs=MCorrection(warmup=0.))
     assert learn.clean_score is None
