@@ -33,8 +33,8 @@ from .passes import check_batches, check_paired, keep_order, ordered_pass, proce
 class MixtureRefit(Callback):
     """Fit the clean/noisy mixture of each network at the end of every training epoch (Zhang et al., arXiv 2305.17895).
 
-    What it finds goes to `learn.record`, and the lookups of p(clean) to the model. Where a fit isn't possible (constant similarities,
-    a collapse) the previous mixture stays, or weights of 1 where there is none, with a warning.
+    What it finds goes to `learn.record`, and the lookups of p(clean) to the model. Where a fit isn't possible
+    (constant similarities, a collapse) the previous mixture stays, or weights of 1 where there is none, with a warning.
     Only training moves a mixture: `validate`, `get_preds` and `lr_find` don't.
 
     Raises ValueError for an argument out of its range, TypeError on a learner without two networks."""
@@ -217,7 +217,8 @@ class LossReweight(Callback):
     Weights are 1 and the agreement term is off while the networks warm up, and as long as there is no mixture.
     `pair_loss` is the loss of the epoch.
 
-    Raises ValueError for a number out of its range and where the epochs aren't counted, TypeError on a learner without two networks."""
+    Raises ValueError for a number out of its range and where the epochs aren't counted, TypeError on a learner
+    without two networks."""
     order,run_valid = MixedPrecision.order+1,False # after mixed precision has made the pair float32
 
     def __init__(self,
@@ -286,8 +287,8 @@ presets = dict(reference=dict( # the authors' own program
 class ReSup(MixtureRefit, LossReweight):
     """Suppress noisy labels: `learn.fine_tune(5, cbs=ReSup())` (Zhang et al., arXiv 2305.17895).
 
-    `MixtureRefit` and `LossReweight` in one callback, with their arguments. `preset='reference'` sets mixture, weights and loss
-    as in the authors' own program; arguments given beside it win.
+    `MixtureRefit` and `LossReweight` in one callback, with their arguments. `preset='reference'` sets mixture,
+    weights and loss as in the authors' own program; arguments given beside it win.
 
     Raises ValueError for an unknown preset, a number out of its range and where the epochs aren't counted,
     TypeError for an unknown argument, or on a learner without two networks."""
@@ -323,8 +324,8 @@ def _taken_by(callback, kwargs):
 class EpochCount(Callback):
     """Count the epochs that a pair has trained, in `model.epochs`: frozen and unfrozen ones. The warm-up of `ReSup` goes by it.
 
-    Every `ReSupLearner` has one. The count goes on over several fits and travels with the weights; `lr_find` counts nothing.
-    Raises ValueError before an epoch with a batch of one image where the networks can't train on that."""
+    Every `ReSupLearner` has one. The count goes on over several fits and travels with the weights; `lr_find` counts
+    nothing. Raises ValueError before an epoch with a batch of one image where the networks can't train on that."""
     order,run_valid = Recorder.order+1,False
 
     def before_train(self):
@@ -341,8 +342,9 @@ class EpochCount(Callback):
 class PairMetrics(Callback):
     """Add each network's metrics and the state of the mixture to the progress table.
 
-    Every `ReSupLearner` has one. Column `<metric>` is the ensemble's, `<metric>_0` and `<metric>_1` those of one network each;
-    `noise_rate` and, where the true labels are known, `auroc` appear while a `MixtureRefit` is at work."""
+    Every `ReSupLearner` has one. Column `<metric>` is the ensemble's, `<metric>_0` and `<metric>_1` those of one
+    network each; `noise_rate` and, where the true labels are known, `auroc` appear while a `MixtureRefit` is at
+    work."""
     order,run_train,remove_on_fetch = Recorder.order+1,False,True # after the Recorder has begun its row
 
     def before_fit(self):

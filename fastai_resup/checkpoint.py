@@ -31,10 +31,11 @@ from .mixture import BetaMixture
 class Checkpoint(Callback):
     """Write everything a run needs to go on to `folder` after each epoch, and go on from there with `resume=True`.
 
-    The newest `keep` files stay, each with a checksum. One folder serves one run. `validate`, `get_preds` and `lr_find` write nothing.
+    The newest `keep` files stay, each with a checksum. One folder serves one run. `validate`, `get_preds` and
+    `lr_find` write nothing.
 
-    Raises FileExistsError where `folder` has checkpoints and `resume` is off, OSError where it can't be written to, ValueError where the
-    checkpoints are damaged or the run isn't the same, RuntimeError in distributed training."""
+    Raises FileExistsError where `folder` has checkpoints and `resume` is off, OSError where it can't be written to,
+    ValueError where the checkpoints are damaged or the run isn't the same, RuntimeError in distributed training."""
     order = SkipToEpoch.order+30 # the epoch's row, trackers and graphs are done, and other callbacks have begun their fit
 
     def __init__(self,

@@ -66,7 +66,8 @@ def load_weights(self:Learner,
 )->Learner: # The learner itself
     """Read weights; runs no code from the file.
 
-    Raises FileNotFoundError, and ValueError that names the file and the first tensors or classes that don't fit; then nothing is loaded."""
+    Raises FileNotFoundError, and ValueError that names the file and the first tensors or classes that don't fit; then
+    nothing is loaded."""
     model = get_model(self.model)
     new,vocab = _read_safetensors(Path(f))
     misfits = _misfits(model, new)
@@ -144,8 +145,8 @@ def to_onnx(
 )->Path: # `f`
     """Write an ONNX file: input `images` (B, 3, H, W) in [0, 1], output `probabilities` (B, K); B is free. All or nothing.
 
-    Raises ModuleNotFoundError naming the extra, ImportError for a PyTorch before 2.5, TypeError for other tasks than classification,
-    RuntimeError where the check fails, OSError where `f` can't be written."""
+    Raises ModuleNotFoundError naming the extra, ImportError for a PyTorch before 2.5, TypeError for other tasks than
+    classification, RuntimeError where the check fails, OSError where `f` can't be written."""
     for name in ('onnx','onnxscript'): _need(name, _install_onnx)
     model = _probabilities(learn)
     shape = _image_shape(learn, size)

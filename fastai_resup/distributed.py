@@ -74,8 +74,8 @@ def detach_distributed(self:ReSupLearner,
 class DistributedPair(Callback):
     """Train a `ReSupLearner` in several processes; `learn.distrib_ctx()` adds it for you.
 
-    Raises ModuleNotFoundError without accelerate, ValueError for `sync_bn=True` on a CPU and where the ranks have different images
-    or labels, RuntimeError for `lr_find` and in a process alone."""
+    Raises ModuleNotFoundError without accelerate, ValueError for `sync_bn=True` on a CPU and where the ranks have
+    different images or labels, RuntimeError for `lr_find` and in a process alone."""
     order = TrainEvalCallback.order+1 # after the model's mode is set, before anything reads the batches
 
     def __init__(self,

@@ -152,8 +152,9 @@ def read_csv(
 )->pd.DataFrame: # Text alone, none of it missing; the index is the line that each row begins in; `attrs['file']` is the file's name
     """A csv file as a table of text, exactly as it is in the file.
 
-    Raises FileNotFoundError for a file that isn't there; ValueError, naming the file, for an empty one and for columns that are lacking
-    or named twice; ValueError, naming the line, for a row that can't be read or hasn't a field per column."""
+    Raises FileNotFoundError for a file that isn't there; ValueError, naming the file, for an empty one and for
+    columns that are lacking or named twice; ValueError, naming the line, for a row that can't be read or hasn't a
+    field per column."""
     if not Path(f).is_file(): raise FileNotFoundError(f'{f} not found: expected a csv file{_with_columns(columns)}')
     rows = list(csv_rows(f, delimiter))
     if names is None:

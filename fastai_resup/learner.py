@@ -55,7 +55,8 @@ def resup_learner(
 
     `splitter` is that of the architecture; two architectures with different ones are both split into body and head.
 
-    Add `cbs=ReSup()` to a fit to suppress noisy labels; without it the pair trains with cross entropy: the baseline pair.
+    Add `cbs=ReSup()` to a fit to suppress noisy labels; without it the pair trains with cross entropy: the baseline
+    pair.
 
     Raises ValueError where the number of classes can't be found, or for an unknown `head`."""
     n_out = ifnone(n_out, get_c(dls))
@@ -93,8 +94,9 @@ def _add_norm(dls, nets):
 class ReSupLearner(Learner):
     """A `Learner` that trains a `PairedModel`.
 
-    Without `ReSup()` both networks train with cross entropy: the baseline pair. What `ReSup` finds out stays in `record` after the fit;
-    `mixtures`, `similarities`, `recent_similarities`, `refits` and `p_clean_history` read it."""
+    Without `ReSup()` both networks train with cross entropy: the baseline pair. What `ReSup` finds out stays in
+    `record` after the fit; `mixtures`, `similarities`, `recent_similarities`, `refits` and `p_clean_history` read
+    it."""
     @delegates(Learner.__init__, but=['loss_func','splitter'])
     def __init__(self,
         dls,             # `DataLoaders` with one categorical target

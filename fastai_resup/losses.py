@@ -17,8 +17,8 @@ import torch.nn.functional as F
 class ReSupLoss(nn.Module):
     """Loss function of a `ReSupLearner`: the loss that a `Pair` carries, and cross entropy for a tensor of logits.
 
-    A pair without a loss of its own (training without `ReSup`) gets the sum of both cross entropies. In evaluation the model
-    gives one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood.
+    A pair without a loss of its own (training without `ReSup`) gets the sum of both cross entropies. In evaluation
+    the model gives one tensor of log-probabilities, whose cross entropy is the ensemble's negative log-likelihood.
 
     Raises ValueError for a `label_smoothing` outside [0, 1)."""
     y_int = True # tells fastai's MixUp that targets are class ids
@@ -69,8 +69,8 @@ class ReSupLoss(nn.Module):
 class Pair(tuple):
     """The logits of two networks for one batch, and the loss that they are to get.
 
-    A tuple of two tensors of shape (B, K). Built from two tensors or from one list of two (what fastai's mixed precision
-    does with tuples). Without a loss of its own it gets the sum of both cross entropies."""
+    A tuple of two tensors of shape (B, K). Built from two tensors or from one list of two (what fastai's mixed
+    precision does with tuples). Without a loss of its own it gets the sum of both cross entropies."""
     def __new__(cls,
         *logits, # Two tensors of shape (B, K), or one sequence of two
     ):

@@ -193,7 +193,8 @@ def clean_lookup(
 )->Tensor: # p(clean) at linspace(0,1,n), float32 (n,), rising, or never falling with `rise=0`
     """Table of p(clean), monotone on both sides.
 
-    Raises `ValueError` unless `n` >= 2, `rise` in [0,1) and two components, `DegenerateMixtureError` where it isn't finite"""
+    Raises `ValueError` unless `n` >= 2, `rise` in [0,1) and two components, `DegenerateMixtureError` where it isn't
+    finite"""
     if n < 2: raise ValueError(f'a lookup needs at least 2 entries, not {n}')
     if not 0 <= rise < 1: raise ValueError(f'rise must lie in [0, 1), not {rise}: it is the share of a line that is mixed into p(clean)')
     x = np.linspace(0, 1, n)

@@ -28,7 +28,8 @@ def ordered_pass(
 
     Nothing in `learn` changes, nor do the random numbers to come.
 
-    Inside `learn.distrib_ctx()` each process looks at its part, and gets the results of all; there all processes have to call it."""
+    Inside `learn.distrib_ctx()` each process looks at its part, and gets the results of all; there all processes have
+    to call it."""
     model = get_model(learn.model)
     group = process_group(learn)
     with _evaluation(model):

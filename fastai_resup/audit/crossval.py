@@ -40,8 +40,8 @@ def cross_validate(cls:LabelAudit,
 )->LabelAudit: # Audit of all training images, with a column `fold`
     """Audit each training image by networks that were trained without it.
 
-    Raises ValueError for a folder of another cross-validation, a learner with other images than the fold's, or a bad `k`;
-    FileExistsError for a folder that holds something else; and what `fit_p_clean` raises."""
+    Raises ValueError for a folder of another cross-validation, a learner with other images than the fold's, or a bad
+    `k`; FileExistsError for a folder that holds something else; and what `fit_p_clean` raises."""
     dir = Path(dir)
     targ = given_labels(dls.train_ds)
     given = hard_targs(targ).numpy()

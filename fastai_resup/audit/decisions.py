@@ -271,7 +271,8 @@ def _warn_of_lost_classes(before, after):
 class Review:
     """Decisions about the labels of an audit, by file, whatever is being shown.
 
-    `decisions` is the table of them; `take` adds those of a csv file or an edited `table`, `undo` takes back the last step."""
+    `decisions` is the table of them; `take` adds those of a csv file or an edited `table`, `undo` takes back the last
+    step."""
     def __init__(self,
         audit:LabelAudit, # What is reviewed
         decisions=None, # Decisions to start from: a csv file, a table, or another `Review`

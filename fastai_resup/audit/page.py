@@ -34,8 +34,9 @@ def to_html(self:LabelAudit,
 )->Path: # The page, index.html
     """Write a page on which to decide about every label, the most suspect first, all of it or nothing.
 
-    Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with `overwrite`, a former page,
-    and ValueError for an audit without images, a file that is there twice, or a class that is missing from `classes`."""
+    Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with `overwrite`, a
+    former page, and ValueError for an audit without images, a file that is there twice, or a class that is missing
+    from `classes`."""
     df = self.suspects(n)
     if not len(df): raise ValueError('the audit has no images')
     if classes is None: classes = self.vocab

@@ -24,7 +24,8 @@ def save(self:LabelAudit,
 )->Path: # `f`
     """Write all of the audit in the order of `df`, whole or not at all.
 
-    Raises FileExistsError where `f` is there already, ValueError for another ending, and ImportError for parquet without pyarrow."""
+    Raises FileExistsError where `f` is there already, ValueError for another ending, and ImportError for parquet
+    without pyarrow."""
     f = Path(f)
     table = _to_table(self)
     write,_ = _format(f)

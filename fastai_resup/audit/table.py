@@ -54,7 +54,8 @@ class LabelAudit:
     )->'LabelAudit':
         """Audit labels by one ordered, un-augmented pass that runs each network once.
 
-        Raises ValueError where the model has no mixture or there are no images, and TypeError for a learner without two networks."""
+        Raises ValueError where the model has no mixture or there are no images, and TypeError for a learner without
+        two networks."""
         check_paired(learn, cls.__name__)
         to_p_clean = get_model(learn.model).weight_function(exact=True)
         if to_p_clean is None: raise ValueError("The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.")

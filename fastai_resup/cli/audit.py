@@ -38,10 +38,11 @@ def resup_audit(
 ):
     """Write a page on which to decide about every label, or apply the decisions that were made there.
 
-    Called from Python, wrong arguments raise UsageError or FormatError, a model or data that aren't there FileNotFoundError.
+    Called from Python, wrong arguments raise UsageError or FormatError, a model or data that aren't there
+    FileNotFoundError.
 
-    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open models that you trust.
-    With a p_clean.csv, or with --apply, it isn't opened."""
+    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open
+    models that you trust. With a p_clean.csv, or with --apply, it isn't opened."""
     args = SimpleNamespace(**locals())
     check_args(n=n)
     for f in (model, data, apply):
@@ -143,7 +144,8 @@ def audit_images(
 )->LabelAudit: # A row per image, in their order
     """Score labels by an exported model.
 
-    Raises ValueError for labels that it doesn't know and images that can't be read, and what `LabelAudit.from_learner` raises."""
+    Raises ValueError for labels that it doesn't know and images that can't be read, and what
+    `LabelAudit.from_learner` raises."""
     vocab = list(learn.dls.vocab)
     unknown = sorted({str(o) for o in labels['label'] if o not in vocab})
     if unknown:

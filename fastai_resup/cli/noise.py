@@ -55,7 +55,8 @@ def read_probs(
 )->np.ndarray: # Shape (len(files), len(vocab))
     """Probabilities by name of image.
 
-    Raises ValueError naming the file for missing columns, images that aren't there or are there twice, and what is no number."""
+    Raises ValueError naming the file for missing columns, images that aren't there or are there twice, and what is no
+    number."""
     df = _filled_csv(f, ['file', *vocab])
     probs = _numbers(f, df, list(vocab))
     probs.index = _complete(root, df['file'])
@@ -212,7 +213,8 @@ def resup_noise(
 ):
     """Replace training labels of a data set by noisy ones, as a noise model says, and write down which.
 
-    Called from Python, wrong arguments raise UsageError or FormatError, an `out` that is there already FileExistsError."""
+    Called from Python, wrong arguments raise UsageError or FormatError, an `out` that is there already
+    FileExistsError."""
     check_args(seed=seed, valid_pct=valid_pct)
     check_choice(noise_models, model=model)
     _check_form(form, with_valid)

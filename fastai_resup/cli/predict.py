@@ -27,7 +27,8 @@ def resup_predict(
 ):
     """Class and probability of new images, as csv.
 
-    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open models that you trust.
+    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open
+    models that you trust.
 
     Called from Python, no images raise UsageError, an `out` that is there already FileExistsError."""
     if not images: raise UsageError('give at least one image, or a folder of them')

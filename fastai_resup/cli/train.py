@@ -54,7 +54,8 @@ def resup_train(
 ):
     """Train two networks with ReSup on images whose labels may be noisy, and say which labels probably are.
 
-    Called from Python, wrong arguments raise UsageError or FormatError, and an `out` or checkpoints that are there FileExistsError."""
+    Called from Python, wrong arguments raise UsageError or FormatError, and an `out` or checkpoints that are there
+    FileExistsError."""
     args = SimpleNamespace(**locals())
     _check_train_args(args)
     start = _starting_network(arch, weights)
@@ -171,8 +172,8 @@ def load_images(
 )->FERDataLoaders:
     """The images below `path`, each of which has been read once to see whether that works.
 
-    Raises FileNotFoundError where `path` isn't there, ValueError naming unreadable images, or where there is one class alone,
-    and what `read_table` raises."""
+    Raises FileNotFoundError where `path` isn't there, ValueError naming unreadable images, or where there is one
+    class alone, and what `read_table` raises."""
     path = Path(path)
     table,vocab = read_table(path, format, seed, **kwargs)
     if len(vocab)<2: raise ValueError(f'{path} has only the class {vocab[0]}: there is nothing to tell apart')

@@ -32,8 +32,9 @@ def from_affectnet(cls:FERDataLoaders,
 ) -> FERDataLoaders: # Training and validation `DataLoader`; its `left_out` counts the rows that were left out by reason
     """From AffectNet, 8 or 7 classes.
 
-    Raises `ValueError` for an unknown `scheme`, `n_classes` or `form`, for a list with another header, a name that leaves the folder, or
-    too many broken rows, `FileNotFoundError` for lists or folders that aren't there, and what `FERDataLoaders.from_table` raises."""
+    Raises `ValueError` for an unknown `scheme`, `n_classes` or `form`, for a list with another header, a name that
+    leaves the folder, or too many broken rows, `FileNotFoundError` for lists or folders that aren't there, and what
+    `FERDataLoaders.from_table` raises."""
     table,vocab = affectnet_table(path, scheme, n_classes, form, images, valid_pct)
     dls = cls.from_table(table, path=path, vocab=vocab, valid_pct=valid_pct, **kwargs)
     dls.left_out = table.attrs['left_out']
@@ -90,7 +91,8 @@ def read_affectnet_csv(
 )->tuple: # DataFrame with `file` (`root` and the name) and `id` (class number), and a list of (what, why) of broken rows
     """Image names and class numbers of a list of AffectNet.
 
-    Raises `FileNotFoundError`, and `ValueError` for missing columns, an empty file, or a name that is absolute or has `..` in it."""
+    Raises `FileNotFoundError`, and `ValueError` for missing columns, an empty file, or a name that is absolute or has
+    `..` in it."""
     path = Path(path)
     columns,rows = _list_rows(path)
     known = {str(i) for i in range(n_ids)}

@@ -32,8 +32,8 @@ def from_fer2013(cls:FERDataLoaders,
 ) -> FERDataLoaders: # Training and validation `DataLoader`
     """From FER2013, 7 classes.
 
-    Raises `ValueError` for another `valid`, `FileNotFoundError` where there is neither a csv nor a folder `train`, and what `write_fer2013`
-    and `FERDataLoaders.from_table` raise."""
+    Raises `ValueError` for another `valid`, `FileNotFoundError` where there is neither a csv nor a folder `train`,
+    and what `write_fer2013` and `FERDataLoaders.from_table` raise."""
     path = image_folder(path, images)
     table,vocab = fer2013_table(path, valid, valid_pct=valid_pct)
     return cls.from_table(table, path=path, vocab=vocab, valid_pct=valid_pct, **kwargs)
@@ -91,9 +91,9 @@ def write_fer2013(
 )->Path: # `out`, in which `rows.csv` has line, file, FER2013 label and split of every image
     """Turn the csv of FER2013 into image folders; a folder that is complete already is left as it is.
 
-    With votes, rows without an image name are left out, and of rows with one name the first counts. Raises `FileNotFoundError`,
-    `FileExistsError` where `out` is something else, and `ValueError` naming the lines of broken rows, or where the two files have different
-    numbers of rows."""
+    With votes, rows without an image name are left out, and of rows with one name the first counts. Raises
+    `FileNotFoundError`, `FileExistsError` where `out` is something else, and `ValueError` naming the lines of broken
+    rows, or where the two files have different numbers of rows."""
     csv_file,out = Path(csv_file),Path(out)
     sources = _sources(csv_file, votes)
     if _made_of(out)==sources: return out

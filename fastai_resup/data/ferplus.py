@@ -54,8 +54,8 @@ def read_ferplus_votes(
 ) -> pd.DataFrame: # `file` (relative to `path`), `split` and ten vote counts, one row per named row of the source
     """The votes of FERPlus, as one table.
 
-    Raises `FileNotFoundError` naming the file that isn't there, and `ValueError` for an unknown `source` or split, or for a row that
-    isn't ten counts."""
+    Raises `FileNotFoundError` naming the file that isn't there, and `ValueError` for an unknown `source` or split, or
+    for a row that isn't ten counts."""
     path = Path(path)
     splits = [splits] if isinstance(splits, str) else list(splits)
     if not splits or not set(splits)<=set(ferplus_folders):
@@ -190,7 +190,8 @@ def vote_disagreement(
 ) -> pd.Series: # Share in [0, 1], missing where the label is missing or nobody voted; same index as `votes`
     """Share of each image's votes (*unknown* and *NF* among them) that go against its given label.
 
-    Raises `ValueError` for missing vote columns, labels of another length, or a label that isn't one of `ferplus_classes`."""
+    Raises `ValueError` for missing vote columns, labels of another length, or a label that isn't one of
+    `ferplus_classes`."""
     _check_columns(votes)
     ids = _label_ids(labels, len(votes))
     counts = votes[ferplus_votes].to_numpy(float)

@@ -38,8 +38,8 @@ def read_table(
 )->tuple: # Table (complete names in `file`, `label`, `is_valid` and, where known, `true` and `probs`), and class names
     """The labels of images in any form, as a checked table. Images of a folder must be there, those of a csv file or label list needn't.
 
-    Raises `FileNotFoundError` where there is nothing, `FormatError` for an unknown format or an argument that doesn't suit it, and what
-    its reader and `check_table` raise."""
+    Raises `FileNotFoundError` where there is nothing, `FormatError` for an unknown format or an argument that doesn't
+    suit it, and what its reader and `check_table` raise."""
     path,format = Path(path),find_format(path, format)
     args = {k:v for k,v in args.items() if v is not None}
     _check_args(format, args)

@@ -28,7 +28,8 @@ from .tables import (FERItem, SoftCategorize, check_table, class_names, fer_item
 class FERDataLoaders(ImageDataLoaders):
     """`DataLoaders` for images with labels that may be wrong.
 
-    `train_files`, `train_targs`, `soft_targs` and `true_targs` are in the order of `train_ds`, whatever the shuffling."""
+    `train_files`, `train_targs`, `soft_targs` and `true_targs` are in the order of `train_ds`, whatever the
+    shuffling."""
     @classmethod
     def from_dblock(cls,
         dblock, # `DataBlock` to build with
@@ -87,9 +88,10 @@ def from_table(cls:FERDataLoaders,
 ) -> FERDataLoaders: # Training and validation `DataLoader`
     """The path that all constructors share: check, split, add noise, build.
 
-    Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, labels outside the vocab, an image with two
-    labels, a class that only the validation set has, an image in both sets (under any name), an empty set, a `noise` outside [0, 1],
-    `noise` on soft labels, soft labels that aren't probabilities, or `cache` together with `item_tfms`."""
+    Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, labels outside the
+    vocab, an image with two labels, a class that only the validation set has, an image in both sets (under any name),
+    an empty set, a `noise` outside [0, 1], `noise` on soft labels, soft labels that aren't probabilities, or `cache`
+    together with `item_tfms`."""
     _check_choices(table, valid_pct, noise, cache, item_tfms)
     to_split = 'is_valid' not in table
     if seed is None and (noise or to_split): seed = _drawn_seed()
@@ -179,8 +181,9 @@ def subset_dls(
 ) -> DataLoaders: # Of the same class; the validation `DataLoader` is the same object
     """The same `dls` with a part of its training images, and with new labels where they are given; nothing in `dls` changes.
 
-    Raises `ValueError` where no image is left, for labels outside the vocab and for more or fewer labels than images; `IndexError` for
-    positions outside the training set; `TypeError` where it isn't a `Datasets` or, with new labels, its last target isn't one category."""
+    Raises `ValueError` where no image is left, for labels outside the vocab and for more or fewer labels than images;
+    `IndexError` for positions outside the training set; `TypeError` where it isn't a `Datasets` or, with new labels,
+    its last target isn't one category."""
     if not len(idxs): raise ValueError("no training images are left: keep some")
     part = subset_datasets(dls.train_ds, idxs, labels)
     bs = dls.train.bs and min(dls.train.bs, len(part))

@@ -35,7 +35,8 @@ class NoiseManifest:
     """Which image has which label, the true one and the given one, and how the noise was made.
 
     Raises `ManifestError` for what can't be.
-    Made by `from_table` from true labels and a noise model, by `read` from a file, or directly from labels of any origin."""
+    Made by `from_table` from true labels and a noise model, by `read` from a file, or directly from labels of any
+    origin."""
     df:pd.DataFrame # `file` (relative, with `/`), `true` and `label` (class names) and `is_valid`, one row per image
     vocab:tuple # Class names, in the order of their ids
     model:str # Name in `noise_models`, or in words where the labels are from
@@ -166,7 +167,8 @@ def from_table(cls:NoiseManifest,
 )->NoiseManifest: # In the order of `table`
     """Give the training images of `table` noisy labels by a noise model.
 
-    Raises `ManifestError` for rows that can't be in a manifest, `ValueError` for an unknown model, and what the model raises."""
+    Raises `ManifestError` for rows that can't be in a manifest, `ValueError` for an unknown model, and what the model
+    raises."""
     if model not in noise_models: raise ValueError(f"model must be one of {list(noise_models)}, got {model!r}")
     recorded = {k:_recorded(v) for k,v in args.items()}
     clean = cls(_clean_rows(table, root), vocab, model, recorded, seed)
@@ -234,7 +236,8 @@ def read(cls:NoiseManifest,
 )->NoiseManifest:
     """Read a manifest.
 
-    Raises `ManifestError` naming the file, and the line where there is one, for everything that isn't as it was written."""
+    Raises `ManifestError` naming the file, and the line where there is one, for everything that isn't as it was
+    written."""
     rows = _read_rows(f)
     head = _read_head(f, *rows[:1])
     _check_header(f, *rows[1:2])
@@ -339,7 +342,8 @@ def table(self:NoiseManifest,
 )->pd.DataFrame: # `file` (below `root`), `label`, `true` and `is_valid`
     """What `FERDataLoaders.from_table` takes: true labels become `true_targs`. (`from_df` needs `valid_col='is_valid', true_col='true'`.)
 
-    Raises `ManifestError` naming up to ten images that a link leads out of `root`; whether the files exist isn't checked here."""
+    Raises `ManifestError` naming up to ten images that a link leads out of `root`; whether the files exist isn't
+    checked here."""
     files = [os.path.join(root, f) for f in self.df.file]
     out = links_outside(files, root)
     if out:

@@ -226,8 +226,9 @@ def instance_noise(
 ) -> np.ndarray: # New int64 array, shape (N,)
     """Noise that depends on the image: those that the model finds hard are flipped first, to what it takes them for.
 
-    Images are drawn without replacement in proportion to 1-p(label), and each gets another class in proportion to its p.
-    Raises `ValueError` for probabilities that aren't (N, K), aren't finite, are negative, or don't sum to 1 within 0.01."""
+    Images are drawn without replacement in proportion to 1-p(label), and each gets another class in proportion to its
+    p. Raises `ValueError` for probabilities that aren't (N, K), aren't finite, are negative, or don't sum to 1 within
+    0.01."""
     _check_rate(rate)
     probs = _probabilities(probs, n_classes)
     targs = _class_ids(targs, probs.shape[1])

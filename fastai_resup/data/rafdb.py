@@ -33,8 +33,8 @@ def from_rafdb(cls:FERDataLoaders,
 ) -> FERDataLoaders: # Training and validation `DataLoader`
     """From RAF-DB, 7 classes, with its own labels or a published list of noisy ones.
 
-    Raises `LabelListError` for a list that isn't certain, `ValueError` for `noise` beside `noise_list` or images whose links leave the
-    folder, and what `FERDataLoaders.from_table` raises."""
+    Raises `LabelListError` for a list that isn't certain, `ValueError` for `noise` beside `noise_list` or images
+    whose links leave the folder, and what `FERDataLoaders.from_table` raises."""
     if noise_list is not None and kwargs.get('noise'):
         raise ValueError("noise_list and noise would be noise upon noise: give one of them")
     table,vocab = rafdb_table(path, noise_list, base, images, valid_pct)
@@ -207,7 +207,8 @@ def join_rafdb(
 )->LabelJoin:
     """The labels of RAF-DB, joined by image number: training labels from `noise_list`, test labels always from the clean list.
 
-    Raises `LabelListError` where there are no training images, or one of the two lists lacks a training image that the other names."""
+    Raises `LabelListError` where there are no training images, or one of the two lists lacks a training image that
+    the other names."""
     if not isinstance(clean, LabelList):
         clean = read_label_list(clean, base=1)
     noisy = None if noise_list is None else read_label_list(noise_list, base)

@@ -39,8 +39,8 @@ def fer_table(
 ) -> pd.DataFrame: # Columns `file` (complete), `label` and, where their columns were named, `is_valid` and `true`
     """`df` with the names and the form that `FERDataLoaders.from_table` takes.
 
-    Raises `ValueError` for an empty table, a column that isn't there, a missing file name or label, or a `valid_col` that isn't
-    true or false (or 1 or 0, or the same as text)."""
+    Raises `ValueError` for an empty table, a column that isn't there, a missing file name or label, or a `valid_col`
+    that isn't true or false (or 1 or 0, or the same as text)."""
     if not len(df): raise ValueError(f"{_source(df)} has no rows, so there are no images")
     res = _named_columns(df, dict(file=fn_col, label=label_col, is_valid=valid_col, true=true_col))
     _check_filled(df, res['file'])
@@ -343,9 +343,9 @@ def check_table(
 )->pd.DataFrame: # `table`; its soft labels are float32, and validation rows have none
     """What is checked before training.
 
-    Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, an image with two labels or in both sets
-    (under any name), an empty set, labels outside `vocab`, a class that only the validation set has, training rows some of which lack a
-    true label, and soft labels that aren't probabilities."""
+    Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, an image with two
+    labels or in both sets (under any name), an empty set, labels outside `vocab`, a class that only the validation
+    set has, training rows some of which lack a true label, and soft labels that aren't probabilities."""
     names = [os.fspath(o) for o in column_list(table['file'])]
     if files: same = _same_files(names, _check_files(names))
     else: same,_ = pd.factorize(text_column(map(os.path.abspath, names)))

@@ -39,9 +39,10 @@ class Peer(Callback):
     A subclass defines `net_loss` (or `batch_loss`), and what it needs of `start_epoch`, `start_batch` and `scores`.
     Epochs of `lr_find` train by cross entropy and leave no trace.
 
-    `cost` says how often a training image goes through each network: `train` forward and backward in a batch, `guess` forward in a batch,
-    `passes` forward once an epoch, `end` forward once after the last epoch. A method that `mixes` trains on images or features without a
-    label of their own, so a `MixtureRefit` beside it passes over all images after each epoch.
+    `cost` says how often a training image goes through each network: `train` forward and backward in a batch, `guess`
+    forward in a batch, `passes` forward once an epoch, `end` forward once after the last epoch. A method that `mixes`
+    trains on images or features without a label of their own, so a `MixtureRefit` beside it passes over all images
+    after each epoch.
 
     Raises `TypeError` without two networks or on soft labels that a method can't use,
     `ValueError` beside another method or a mixing callback."""

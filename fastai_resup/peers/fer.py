@@ -120,8 +120,8 @@ def relabelled(
 class SCN(HeadedPeer):
     """Self-cure network (Wang et al., CVPR 2020): attention weights, rank regularisation, relabelling.
 
-    `labels` (2, N) are each network's labels as they stand, -1 for images never seen; `changed` is the share that differs from
-    the given ones, a pair per epoch."""
+    `labels` (2, N) are each network's labels as they stand, -1 for images never seen; `changed` is the share that
+    differs from the given ones, a pair per epoch."""
     cost = dict(Peer.cost, end=1)
     def __init__(self,
         high:float=0.7,      # Share of a batch in the upper group

@@ -37,7 +37,8 @@ def small_loss_weights(
 class CoTeaching(Peer):
     """Co-teaching (Han et al., NeurIPS 2018): each network learns from the images on which the other one has a small loss.
 
-    `dropped` holds the dropped share of each epoch. Raises ValueError where no noise rate is given and the true labels aren't known."""
+    `dropped` holds the dropped share of each epoch. Raises ValueError where no noise rate is given and the true
+    labels aren't known."""
     cost = dict(Peer.cost, end=1)
     def __init__(self,
         noise_rate:float=None, # Noise rate, in [0, 1]; None: the true one, from `dls.true_targs`, as in the paper
@@ -253,7 +254,8 @@ def mixmatch_loss(
 class DivideMix(Peer):
     """DivideMix (Li et al., ICLR 2020): co-divide by Gaussian mixtures on the losses, co-refinement, co-guessing and MixMatch.
 
-    `w` (2, N) is each network's p(label is clean), `kept` the share of labels that each network keeps, a pair per epoch."""
+    `w` (2, N) is each network's p(label is clean), `kept` the share of labels that each network keeps, a pair per
+    epoch."""
     mixes = True
     cost = dict(train=2, guess=2, passes=1, end=1)
     def __init__(self,
