@@ -10,7 +10,8 @@
 `ferplus_mini.csv` beside this file fixes images and noise: 5,000 training images of FERPlus, 3,000 `dev` images to choose on, and 2,846
 `valid` images for final results. Noise `sym30` is its column `sym30_s<seed>`: exactly 30 % of the labels replaced by another class at
 random. Other rates (`sym10`) and `pair30` (each class taken for the next) are drawn by `symmetric_noise` and `pair_noise` with the run's
-seed; `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with seeds 0 to 2 is for the grid. Every run:
+seed; `votes1` and `votes3` are what one of an image's ten voters said, or the first of three who disagrees with the majority, drawn by
+the seed: natural noise. `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with seeds 0 to 2 is for the grid. Every run:
 EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`, or that with other
 arguments, `--schedule fine_tune:lr_mult=2`), the figures of the LAST epoch. A run is one process and one row of `--out`, written when it
 is finished and not run again unless `--again` is given. `methods.py` has the methods, `report.py` grid and tables."""
@@ -24,7 +25,7 @@ from fastai.callback.schedule import fine_tune, fit_one_cycle # learn.fine_tune 
 from fastai.torch_core import set_seed, tensor
 from fastai_resup.audit.ranking import auroc_within_classes
 from fastai_resup.audit.table import LabelAudit
-from fastai_resup.data.ferplus import ferplus_classes
+from fastai_resup.data.ferplus import ferplus_classes, read_ferplus_votes
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.data.noise import pair_noise, symmetric_noise
 from fastai_resup.files import save_csv
@@ -57,21 +58,40 @@ def unpack(archive, dest):
         except OSError:
             if not dest.exists(): raise # else another process was first
 
-def given_labels(df, noise, seed):
-    "Names of the given training labels of `ferplus_mini.csv`'s training rows: 'clean', 'sym<percent>' or 'pair<percent>'"
+def voted_labels(counts, true, n_voters, seed):
+    """What `n_voters` of an image's voters, drawn without replacement, make of its label: the first drawn of them that disagrees with the
+    true label wins, which otherwise stays. `counts` (N, K) are votes for emotions, `true` the N true ids"""
+    rng = np.random.default_rng((seed, n_voters))
+    labels = np.array(true)
+    for i,votes in enumerate(counts):
+        drawn = rng.permutation(np.repeat(np.arange(len(votes)), votes))[:n_voters]
+        others = drawn[drawn!=true[i]]
+        if len(others): labels[i] = others[0]
+    return labels
+
+def emotion_votes(files, path):
+    "Votes for the eight emotions, (N, 8), of the images with these names in `path`"
+    votes = read_ferplus_votes(path).drop_duplicates('file').set_index('file')
+    return votes.loc[list(files), ferplus_classes].to_numpy()
+
+def given_labels(df, noise, seed, path=None):
+    """Names of the given training labels of `ferplus_mini.csv`'s training rows: 'clean', 'sym<percent>', 'pair<percent>' or
+    'votes<voters>', whose votes lie in `path`"""
     if noise=='clean': return df.true
     if f'{noise}_s{seed}' in df: return df[f'{noise}_s{seed}']
-    kind,percent = re.fullmatch(r'(sym|pair)(\d+)', noise).groups()
-    make_noisy = dict(sym=symmetric_noise, pair=pair_noise)[kind]
+    kind,number = re.fullmatch(r'(sym|pair|votes)(\d+)', noise).groups()
     ids = [ferplus_classes.index(o) for o in df.true]
-    noisy = make_noisy(ids, int(percent)/100, len(ferplus_classes), seed=seed)
+    if kind=='votes': noisy = voted_labels(emotion_votes(df.file, path), ids, int(number), seed)
+    else:
+        make_noisy = dict(sym=symmetric_noise, pair=pair_noise)[kind]
+        noisy = make_noisy(ids, int(number)/100, len(ferplus_classes), seed=seed)
     return np.array(ferplus_classes)[noisy]
 
 def make_dls(path, seed, split='dev', noise='sym30', bs=64, n=None, **kwargs):
     "FERPlus-mini with the noise of `seed`, validated on `split`; of its first `n` training images and n/2 others where `n` is given"
     df = pd.read_csv(here/'ferplus_mini.csv')
     train = df[df.split=='train']
-    train = train.assign(label=given_labels(train, noise, seed), is_valid=False)
+    train = train.assign(label=given_labels(train, noise, seed, path), is_valid=False)
     valid = df[df.split==split].assign(label=lambda o: o.true, is_valid=True)
     if n: train,valid = train[:n],valid[:n//2]
     columns = dict(fn_col='file', label_col='label', valid_col='is_valid', true_col='true')
@@ -234,7 +254,7 @@ def arguments():
                    help="'fit_one_cycle' (default), 'fine_tune' or 'fit', with arguments as methods have them: 'fine_tune:lr_mult=2'")
     p.add_argument('--epochs', type=int, default=None, help='default: 8, or 7 after the frozen one for fine_tune')
     p.add_argument('--split', choices=['dev','valid'], help='default: valid for the grid, dev with --methods')
-    p.add_argument('--noise', nargs='+', help="'clean', 'sym<percent>', 'pair<percent>'; default: those of the grid, with --methods sym30")
+    p.add_argument('--noise', nargs='+', help="'clean', 'sym<percent>', 'pair<percent>', 'votes<voters>'; default: those of the grid, with --methods sym30")
     p.add_argument('--out', type=Path, default=here/'ferplus_mini_runs.csv')
     p.add_argument('--keep', type=Path,
                    help='folder for the predictions of each pair after training, an npz a run, to compare rankings without training again')

@@ -45,6 +45,19 @@ def test_pair_noise_takes_each_class_for_the_next(train):
     wrong = given!=true
     assert (given[wrong]==[after[o] for o in true[wrong]]).all() and 0.27<wrong.mean()<0.33
 
+def test_votes_become_natural_noise(ferplus_root):
+    counts = np.array([[10,0,0],[0,9,1],[1,1,1],[0,0,2]]) # votes of four images
+    true = [0,1,0,2]
+    once = [fm.voted_labels(counts, true, 1, seed) for seed in range(300)]
+    assert (np.array(once)[:,[0,3]]==[0,2]).all() # nobody disagrees
+    assert 0.05 < np.mean([o[1]==2 for o in once]) < 0.16 # one of ten does
+    thrice = np.array([fm.voted_labels(counts, true, 3, seed) for seed in range(300)])
+    assert 0.22 < (thrice[:,1]==2).mean() < 0.38 and (thrice[:,2]!=0).all() # three of ten draws; all three voters, of whom two disagree
+    df = pd.read_csv(bench/'ferplus_mini.csv').query("split=='train'")
+    for noise,rate in (('votes1',0.155),('votes3',0.373)):
+        labels = fm.given_labels(df, noise, 20, ferplus_root)
+        assert (labels==fm.given_labels(df, noise, 20, ferplus_root)).all() and abs((labels!=df.true).mean()-rate) < 0.01
+
 def test_no_training_image_is_an_image_to_choose_or_report_on():
     df = pd.read_csv(bench/'ferplus_mini.csv')
     assert df.file.is_unique and df.split.value_counts().to_dict()==dict(train=5000, dev=3000, valid=2846)
