@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.all import delegates, patch
+from .folders import class_table
 from .loaders import FERDataLoaders
-from .tables import class_table, first_few, to_split
+from .tables import first_few, to_split
 from ..files import csv_rows, text_column
 
 # %% ../../nbs/data/07_affectnet.ipynb #0d020051

@@ -16,8 +16,9 @@ from fastcore.all import delegates, patch
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .ferplus import fer2013_usage, ferplus_folders, read_fer2013new
+from .folders import folder_table
 from .loaders import FERDataLoaders
-from .tables import first_few, folder_table
+from .tables import first_few
 from ..files import csv_rows, save_csv, save_text, whole_file
 
 # %% ../../nbs/data/06_fer2013.ipynb #0d020048

@@ -21,8 +21,9 @@ from fastai.data.transforms import Categorize, MultiCategorize
 from fastai.vision.augment import Resize, ResizeMethod, aug_transforms
 from fastai.vision.data import ImageBlock, ImageDataLoaders
 from .images import FERImage, ImageCache
+from .folders import folder_table
 from .tables import (FERItem, SoftCategorize, check_table, class_names, fer_items, fer_table, first_few,
-    folder_table, item_file, item_label, item_splitter, label_csv, noisy_table, split_table)
+    item_file, item_label, item_splitter, label_csv, noisy_table, split_table)
 
 # %% ../../nbs/data/03_loaders.ipynb #0000002c
 class FERDataLoaders(ImageDataLoaders):

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastai.data.transforms import Categorize, image_extensions
+from fastai.data.transforms import Categorize
 from fastai.torch_core import TensorBase
 from .noise import symmetric_noise
 from ..files import csv_rows, read_csv, text_column
@@ -129,53 +129,6 @@ def label_csv(
         names = range(len(first_row))
     df = read_csv(f, columns, names, guarded=True, delimiter=delimiter)
     return df if '' in (vocab or ()) else df.mask(df=='', None)
-
-# %% ../../nbs/data/02_tables.ipynb #3975c708
-def folder_table(
-    path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
-    train:str='train', # Name of the training folder
-    valid:str='valid', # Name of the validation folder
-    valid_pct:float=None, # Where given, the training images alone, without `is_valid`
-)->pd.DataFrame: # Columns `file`, `label` and, where there is a validation folder, `is_valid`; sorted by class and name
-    """The images in one folder per class.
-
-    Raises `FileNotFoundError` for a folder that isn't there, and `ValueError` for a class without images."""
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is no folder: expected one with {train}/<class>/<image> and {valid}/<class>/<image>")
-    has_train,has_valid = (path/train).is_dir(),(path/valid).is_dir()
-    if has_valid and not has_train:
-        raise FileNotFoundError(f"{path} has a folder {valid!r} and none named {train!r}: name the training folder with train=")
-    res = class_table(path/train if has_train else path)
-    if not has_valid or valid_pct is not None: return res
-    return pd.concat([res.assign(is_valid=False), class_table(path/valid).assign(is_valid=True)], ignore_index=True)
-
-# %% ../../nbs/data/02_tables.ipynb #faa110f6
-def class_table(
-    path:Path, # Folder with a folder per class
-)->pd.DataFrame: # Columns `file` and `label`, sorted
-    "The images in the class folders in `path`; raises `ValueError` for a class without images"
-    files = _class_files(path)
-    if not any(files.values()): raise ValueError(f"no images in {path}: expected one folder per class, with the images in it")
-    empty = [c for c,names in files.items() if not names]
-    if empty:
-        raise ValueError(f"class folders without images in {path}: {first_few(empty)}. Remove them, or put images directly into them")
-    rows = [(str(path/c/name),c) for c,names in files.items() for name in names]
-    return pd.DataFrame(rows, columns=['file','label'], dtype=object)
-
-def _class_files(path):
-    "Names of the image files in each class folder"
-    files = {}
-    for folder in sorted(path.iterdir()):
-        if folder.name[0] in '._' or not folder.is_dir(): continue
-        files[folder.name] = [o for o in sorted(os.listdir(folder)) if _is_image(o)]
-    if not files.get('models', True): del files['models']  # where `learn.save` writes
-    return files
-
-def _is_image(name):
-    "Is `name` that of an image file?"
-    ending = os.path.splitext(name)[1].lower()
-    return name[0]!='.' and ending in image_extensions
 
 # %% ../../nbs/data/02_tables.ipynb #00000026
 def split_table(
