@@ -17,13 +17,11 @@ from PIL import Image
 
 from fastai_resup.callbacks import ReSup
 from fastai_resup.checkpoint import Checkpoint
-from fastai_resup.cli import common,demo,train
-from fastai_resup.cli.audit import resup_audit
+from fastai_resup.cli import common,demo,shell,train
+from fastai_resup.cli.commands import resup_audit,resup_demo,resup_noise,resup_predict,resup_train
 from fastai_resup.cli.common import EpochRows,train_pair
-from fastai_resup.cli.demo import resup_demo
-from fastai_resup.cli.noise import resup_noise
-from fastai_resup.cli.predict import load_model,resup_predict
-from fastai_resup.cli.train import find_arch,load_images,resup_train
+from fastai_resup.cli.predict import load_model
+from fastai_resup.cli.train import find_arch,load_images
 from fastai_resup.data.affectnet import affectnet_schemes
 from fastai_resup.data.fer2013 import fer2013_classes
 from fastai_resup.data.loaders import FERDataLoaders
@@ -43,10 +41,9 @@ def _missing(command): pytest.fail(f'{command} is not installed beside {sys.exec
 
 def as_command(monkeypatch, capsys, f, *args):
     "A command in this process, parsed from sys.argv as in a script: exit code, stdout, stderr"
-    from fastcore import script
     monkeypatch.setattr(sys, 'argv', [f.__name__.replace('_','-'), *map(str, args)])
     capsys.readouterr()
-    try: code = script._run_cli(f.__wrapped__, False) or 0
+    try: code = f.main() or 0
     except SystemExit as e: code = e.code
     return (code, *capsys.readouterr())
 
@@ -193,8 +190,8 @@ def test_a_swallowed_interrupt_is_raised_again(sig, error, faces):
             try: os.kill(os.getpid(), sig)
             except: pass
     dls,rows,old = FERDataLoaders.from_folder(faces, img_size=32, bs=14, num_workers=0),EpochRows(),signal.getsignal(sig)
-    with pytest.raises(error), common.stops_on_signals(): train_pair(dls, 'resnet18', 1000, [Swallows(), rows], pretrained=False)
-    assert not rows.rows and not common.signalled and signal.getsignal(sig)==old
+    with pytest.raises(error), shell.stops_on_signals(): train_pair(dls, 'resnet18', 1000, [Swallows(), rows], pretrained=False)
+    assert not rows.rows and not shell.signalled and signal.getsignal(sig)==old
     train_pair(dls, 'resnet18', 1, pretrained=False) # the next one isn't stopped
 
 def test_overwrite_replaces_only_results(trained, faces, tmp_path):

@@ -28,7 +28,7 @@ def fer2013(path, n, votes=False, change={}):
 def start(tmp_path, *args):
     "The command in a process of its own, from the script that pip would install"
     script = tmp_path/'resup-data'
-    script.write_text('import sys\nfrom fastai_resup.cli.data import resup_data\nif __name__=="__main__": sys.exit(resup_data())\n')
+    script.write_text('import sys\nfrom fastai_resup.cli.commands import resup_data\nif __name__=="__main__": sys.exit(resup_data.main())\n')
     return subprocess.Popen([sys.executable, script, *map(str, args)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'PYTHONWARNINGS':'ignore'},
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background jobs ignore it
 

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 import fastai_resup.cli.noise as cli
-from fastai_resup.cli.noise import resup_noise
-from fastai_resup.cli.train import resup_train
+from fastai_resup.cli.commands import resup_noise,resup_train
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.data.manifest import NoiseManifest
 from fastai_resup.data.noise import symmetric_noise
@@ -21,10 +20,9 @@ def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('cli')/'f
 
 def run(monkeypatch, capsys, *args):
     "The command in this process, parsed from sys.argv as in a script: exit code, stdout, stderr"
-    from fastcore import script
     monkeypatch.setattr(sys, 'argv', ['resup-noise', *map(str, args)])
     capsys.readouterr()
-    try: code = script._run_cli(resup_noise.__wrapped__, False) or 0
+    try: code = resup_noise.main() or 0
     except SystemExit as e: code = e.code
     return (code, *capsys.readouterr())
 
@@ -32,11 +30,11 @@ def test_it_is_a_console_script():
     settings = ConfigParser(delimiters=['='])
     settings.read(Path(__file__).parents[1]/'settings.ini')
     scripts = dict(o.strip().split('=') for o in settings['DEFAULT']['console_scripts'].split('\n'))
-    assert scripts['resup-noise']=='fastai_resup.cli.noise:resup_noise'
+    assert scripts['resup-noise']=='fastai_resup.cli.commands:resup_noise.main'
 
 def test_in_a_process_of_its_own(faces, tmp_path):
     script = tmp_path/'resup-noise'    # as pip writes it
-    script.write_text("import sys\nfrom fastai_resup.cli.noise import resup_noise\nif __name__=='__main__': sys.exit(resup_noise())\n")
+    script.write_text("import sys\nfrom fastai_resup.cli.commands import resup_noise\nif __name__=='__main__': sys.exit(resup_noise.main())\n")
     p = subprocess.run([sys.executable, '-W', 'ignore', str(script), str(faces), str(tmp_path/'n.csv'), '--rate', '0.3', '--seed', '2'], text=True, capture_output=True, env=os.environ)
     assert p.returncode==0, p.stderr
     assert '70 images, 21 noisy labels (30.00%)' in p.stdout and 'symmetric noise (rate=0.3, seed=2), 21 validation images' in p.stdout

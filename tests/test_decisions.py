@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from fastai.vision.all import ImageDataLoaders,Resize
 from PIL import Image
-from fastcore import script
 
 from fastai_resup.audit.decisions import read_decisions,save_decisions
 from fastai_resup.audit.page import make_thumb
 from fastai_resup.audit.table import LabelAudit,item_names
 from fastai_resup.callbacks import ReSup
-from fastai_resup.cli.audit import read_p_clean,resup_audit
+from fastai_resup.cli.audit import read_p_clean
+from fastai_resup.cli.commands import resup_audit
 from fastai_resup.cli.common import train_pair
 from fastai_resup.cli.train import load_images
 from fastai_resup.data.loaders import FERDataLoaders
@@ -136,7 +136,7 @@ def test_command_errors(found, tmp_path, monkeypatch, capsys):
                             ((out,tmp_path/'other.csv','--out',tmp_path/'p'),'lacks the columns',1), ((out,tmp_path/'nowhere','--out',tmp_path/'p'),'nowhere',1),
                             ((out,out/'p_clean.csv','--out',tmp_path/'full','--overwrite'),'thesis.txt',1), ((out,out/'p_clean.csv','--n',0,'--out',tmp_path/'p'),'--n must be',2)):
         monkeypatch.setattr(sys, 'argv', ['resup-audit', *map(str, args)])
-        with pytest.raises(SystemExit) as e: script._run_cli(resup_audit.__wrapped__, False)
+        with pytest.raises(SystemExit) as e: resup_audit.main()
         err = capsys.readouterr().err
         assert e.value.code==code and named in err and 'Traceback' not in err, (args, err)
     assert not (tmp_path/'p').exists() and not (tmp_path/'l.csv').exists()
