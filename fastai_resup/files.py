@@ -8,12 +8,15 @@ Docs: https://owner.github.io/fastai_resup/files.html.md"""
 __all__ = ['save_csv', 'read_csv']
 
 # %% ../nbs/07_files.ipynb #a0000004
+import codecs
 import csv
 import os
+import posixpath
 import re
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 import pandas as pd
 
@@ -26,10 +29,12 @@ def whole_file(
 ): # Gives a temporary path in the same folder
     """What the block writes to the temporary path becomes `f` when the block ends well, and vanishes when it doesn't.
 
-    Raises FileExistsError where `f` is there already, and what the file system raises."""
+    Raises FileExistsError where `f` is there already, FileNotFoundError where its folder isn't, and what the file
+    system raises."""
     f = Path(f)
     if f.exists() and not overwrite:
         raise FileExistsError(f'{f} exists: pass overwrite=True to replace it, or choose another name')
+    if not f.parent.is_dir(): raise FileNotFoundError(f'{f} has no place: the folder {f.parent} is not there, make it first')
     tmp = f.with_name(f'.{f.name}.{os.getpid()}.tmp')
     try:
         yield tmp
@@ -64,20 +69,20 @@ def save_text(
     return Path(f)
 
 # %% ../nbs/07_files.ipynb #0000000e
-_formula = r"'*[=+\-@\t\r\n]"
+_formula = re.compile(r"'*[=+\-@\t\r\n]")
 
 def guard_formula(
     s:str, # Any text
 )->str: # `s`, or an apostrophe and `s`
     "Put an apostrophe before what a spreadsheet would run as a formula, so that `unguard_formula` gives back `s` for every text"
-    return "'"+s if re.match(_formula, s) else s
+    return "'"+s if _formula.match(s) else s
 
 # %% ../nbs/07_files.ipynb #0000000f
 def unguard_formula(
     s:str, # What `guard_formula` returned, or text that never needed it
 )->str:
     "Take away the apostrophe that `guard_formula` put there"
-    return s[1:] if s.startswith("'") and re.match(_formula, s) else s
+    return s[1:] if s.startswith("'") and _formula.match(s) else s
 
 # %% ../nbs/07_files.ipynb #00000012
 def spreadsheet_safe(
@@ -121,20 +126,26 @@ def save_csv(
 
 # %% ../nbs/07_files.ipynb #00000019
 def csv_rows(
-    f, # Path of a csv file
-    delimiter:str=',', # Character between the fields
+    f, # Path of a csv file, in UTF-8 or with UTF-16's mark
+    delimiter:str=None, # Character between the fields; None: the one of comma, semicolon, tab and | that the first rows show
+    strip:bool=False, # Take away white space around fields, and rows without any text? For files that people or tools wrote
 ): # Generator of (line that the row begins in, its fields as a list of str)
     """The rows of a csv file one by one, as they are in the file; empty lines are left out.
 
-    Raises ValueError naming the file and the line that can't be read, and what the file system raises."""
+    Raises ValueError naming the file and the line that can't be read, or what the file is instead, and what the file
+    system raises."""
+    encoding = _text_encoding(f)
+    delimiter = delimiter or _find_delimiter(f, encoding, strip)
+    if len(delimiter)!=1: raise ValueError(f'delimiter must be one character, got {delimiter!r}')
     line = 1
-    with open(f, encoding='utf-8-sig', errors='surrogateescape', newline='') as o:
-        reader = csv.reader(o, delimiter=delimiter, strict=True)
+    with _csv_reader(f, encoding, delimiter, strip) as reader:
         try:
             while (fields := _next_row(reader)) is not None:
+                if strip: fields = _stripped(fields)
                 if fields: yield line,fields
                 line = reader.line_num+1
-        except csv.Error as e: raise ValueError(f'{f} line {line}: {e}') from e
+        except csv.Error as e: raise ValueError(f'{f} line {line}: {e} (is a quote lacking, or one too many?)') from e
+        except UnicodeDecodeError as e: raise ValueError(f'{f} line {line}: {e}: save it as UTF-8') from e
 
 def _next_row(reader):
     "The next row, however long its fields are (the first one of a noise manifest may hold a matrix); None at the end"
@@ -142,26 +153,72 @@ def _next_row(reader):
     try: return next(reader, None)
     finally: csv.field_size_limit(limit)
 
+def _stripped(fields):
+    "Fields without white space around them; none where all are empty"
+    fields = [o.strip() for o in fields]
+    return fields if any(fields) else []
+
+# %% ../nbs/07_files.ipynb #7b1f0a01
+def _text_encoding(f):
+    "What a text file is written in; raises ValueError for an archive, a spreadsheet and other files that aren't text"
+    with open(f, 'rb') as o: start = o.read(4096)
+    mark = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if mark and start[2:4]!=bytes(2): return 'utf-16'
+    if start.startswith((b'PK\x03\x04', b'\x1f\x8b')):
+        raise ValueError(f'{f} is an archive or a spreadsheet, whatever its name: unpack it, or save it as csv')
+    if b'\0' in start: raise ValueError(f'{f} is no text in UTF-8 (there are zero bytes in it): save it as csv in UTF-8')
+    return 'utf-8-sig'
+
+@contextmanager
+def _csv_reader(f, encoding, delimiter, strip):
+    "A strict reader of an open csv file"
+    with open(f, encoding=encoding, errors='surrogateescape', newline='') as o:
+        lines = _without_tails(o, delimiter) if strip else o
+        yield csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=strip and delimiter!='\t')
+
+def _without_tails(lines, delimiter):
+    "Lines without white space after a last closing quote"
+    space = ' \r\n' if delimiter=='\t' else ' \t\r\n'
+    for line in lines:
+        text = line.rstrip(space)
+        yield text+'\n' if text.endswith('"') else line
+
+# %% ../nbs/07_files.ipynb #7b1f0a02
+def _find_delimiter(f, encoding, strip):
+    "Of the characters that split the first row, the first that gives as many fields in each of ten rows, or else just the first"
+    rows = {o:_first_rows(f, encoding, o, strip) for o in ',;\t|'}
+    found = [o for o in rows if len(rows[o][0])>1]
+    even = [o for o in found if len(set(map(len, rows[o])))==1]
+    return (even+found+[','])[0]
+
+def _first_rows(f, encoding, delimiter, strip):
+    "Ten rows that aren't empty; one without fields where they can't be read"
+    with _csv_reader(f, encoding, delimiter, strip) as reader:
+        rows = iter(lambda: _next_row(reader), None)
+        try: return list(islice(filter(None, rows), 10)) or [[]]
+        except (csv.Error, UnicodeDecodeError): return [[]]
+
 # %% ../nbs/07_files.ipynb #a4152c07
 def read_csv(
     f, # Path of a csv file
     columns=(), # Names of the columns that must be there
     names=None, # Names of all columns, for a file without a header; None: the first row has them
     guarded:bool=False, # Take formula guards away? For files that `save_csv` wrote
-    delimiter:str=',', # Character between the fields
+    delimiter:str=None, # Character between the fields; None: the one of comma, semicolon, tab and | that the first rows show
+    strip:bool=False, # Take away white space around fields, and rows without any text?
 )->pd.DataFrame: # Text alone, none of it missing; the index is the line that each row begins in; `attrs['file']` is the file's name
-    """A csv file as a table of text, exactly as it is in the file.
+    """A csv file as a table of text, exactly as it is in the file but for blanks around names of columns.
 
-    Raises FileNotFoundError for a file that isn't there; ValueError, naming the file, for an empty one and for
-    columns that are lacking or named twice; ValueError, naming the line, for a row that can't be read or hasn't a
-    field per column."""
+    Raises FileNotFoundError for a file that isn't there; ValueError, naming the file, for an empty one, for what is no
+    csv, and for columns that are lacking or named twice; ValueError, naming the line, for a row that can't be read or
+    hasn't a field per column."""
     if not Path(f).is_file(): raise FileNotFoundError(f'{f} not found: expected a csv file{_with_columns(columns)}')
-    rows = list(csv_rows(f, delimiter))
+    rows = csv_rows(f, delimiter, strip)
     if names is None:
-        if not rows: raise ValueError(f'{f} is empty: expected a header{_with_columns(columns)}')
-        names = _header(f, rows.pop(0)[1], columns)
-    _check_widths(f, rows, len(names))
-    res = _text_table(rows, names, unguard_formula if guarded else str)
+        _,first = next(rows, (1,None))
+        if first is None: raise ValueError(f'{f} is empty: expected a header{_with_columns(columns)}')
+        names = _header(f, first, columns)
+    res = _text_table(_of_width(f, rows, len(names)), names, unguard_formula if guarded else str)
     res.attrs['file'] = str(f)
     return res
 
@@ -171,8 +228,8 @@ def _with_columns(columns):
     return f" with the columns {', '.join(columns)}" if columns else ''
 
 def _header(f, fields, columns):
-    "Checked names of columns; empty ones at the end, which spreadsheets leave, are cut off"
-    names = list(fields)
+    "Checked names of columns, without blanks around them; empty ones at the end, which spreadsheets leave, are cut off"
+    names = [o.strip() for o in fields]
     while names and not names[-1]: names.pop()
     twice = [o for o in names if names.count(o)>1]
     if twice: raise ValueError(f'{f} has the column {twice[0]!r} twice: rename one')
@@ -182,14 +239,19 @@ def _header(f, fields, columns):
 
 def _text_table(rows, names, clean):
     "The table of `rows`, `clean` called on each field"
-    lines = pd.Index([line for line,_ in rows], dtype='int64', name='line')
-    cols = {i:text_column((clean(fields[i]) for _,fields in rows), lines) for i in range(len(names))}
+    lines,cells = [],[[] for _ in names]
+    for line,fields in rows:
+        lines.append(line)
+        for column,field in zip(cells, fields): column.append(clean(field))
+    lines = pd.Index(lines, dtype='int64', name='line')
+    cols = {i:text_column(column, lines) for i,column in enumerate(cells)}
     return pd.DataFrame(cols, lines).set_axis(text_column(names), axis=1)
 
-def _check_widths(f, rows, n):
-    "Raise for the first row that hasn't `n` fields; empty ones at the end may be more"
+def _of_width(f, rows, n):
+    "The rows, all of `n` fields; empty ones at the end may be more. Raises for the first that hasn't them"
     for line,fields in rows:
         if len(fields)<n or any(fields[n:]): raise ValueError(f'{f} line {line}: {len(fields)} fields, expected {n}')
+        yield line,fields
 
 # %% ../nbs/07_files.ipynb #0000000a
 @contextmanager
@@ -204,6 +266,7 @@ def new_folder(
     with `overwrite`: where it holds more than a former result."""
     path = Path(path).resolve()
     check_free(path, overwrite, known)
+    made = [o for o in path.parents if not o.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(prefix=f'.{path.name}-', dir=path.parent))
     try:
@@ -211,9 +274,16 @@ def new_folder(
         yield tmp/'new'
         check_free(path, overwrite, known)
         replace_folder(tmp/'new', path, tmp/'old')
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+        _remove_empty(made)
 
 # %% ../nbs/07_files.ipynb #6f92cea1
+def _remove_empty(folders):
+    "Remove those of `folders`, the deepest first, that hold nothing"
+    for o in folders:
+        with suppress(OSError): o.rmdir()
+
 def replace_folder(
     new, # Folder that is complete
     path, # Name that it takes
@@ -256,3 +326,17 @@ def links_outside(
     folders = {o:inside(o) for o in {os.path.dirname(f) for f in files}}
     def stays(f): return inside(f) if os.path.islink(f) else folders[os.path.dirname(f)]
     return [f for f in files if not stays(f)]
+
+# %% ../nbs/07_files.ipynb #7b1f0a07
+def climbs_out(
+    name:str, # Name of a file as a list has it, with `/` or with Windows's separators
+)->bool:
+    "Does a relative `name` lead out of the folder that it starts from by `..`? (An absolute one starts from none)"
+    return posixpath.normpath(name.replace('\\', '/')).split('/')[0]=='..'
+
+def leaves_folder(
+    name:str, # Name of a file, in a file that somebody else may have written
+)->bool:
+    "Is `name` absolute, on any system, or has it a part `..`?"
+    absolute = re.match(r'[/\\]|[A-Za-z]:', name)
+    return bool(absolute) or '..' in re.split(r'[/\\]', name)
