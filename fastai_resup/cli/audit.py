@@ -24,7 +24,7 @@ from ..files import check_free, csv_rows, save_csv, text_column
 # %% ../../nbs/cli/05_audit.ipynb #0000000c
 def audit(args):
     "What `resup-audit` does"
-    check_args(n=n)
+    check_args(n=args.n)
     for f in (args.model, args.data, args.apply):
         if f is not None and not Path(f).exists(): raise FileNotFoundError(f'{f} does not exist')
     args.settings = model_settings(args.model)

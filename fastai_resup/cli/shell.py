@@ -7,8 +7,8 @@ Docs: https://owner.github.io/fastai_resup/cli/shell.html.md"""
 # %% auto #0
 __all__ = ['UsageError']
 
-# %% ../../nbs/cli/09_shell.ipynb #efef2796
-import argparse, signal, sys, threading, warnings
+# %% ../../nbs/cli/09_shell.ipynb #108e235a
+import signal, sys, threading, warnings
 from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
@@ -20,7 +20,7 @@ from fastcore.script import anno_parser
 class UsageError(ValueError):
     "An argument that can't be right, whatever the data"
 
-# %% ../../nbs/cli/09_shell.ipynb #91418698
+# %% ../../nbs/cli/09_shell.ipynb #2f5e0264
 def command(f):
     "Add `main`, which calls `f` with the arguments of the process"
     f.main = partial(run_command, f)
