@@ -180,10 +180,9 @@ def _summary(p, given, dls, notes):
 class SeenSimilarities:
     "What one training epoch showed of each image: similarities and given labels"
     def __init__(self,
-        dl, # The training DataLoader; it remembers its order from now on
+        dl, # The training DataLoader
     ):
-        keep_order(dl)
-        self.dl,self.batches = dl,[]
+        self.ids,self.batches = keep_order(dl),[]
 
     def add(self,
         i:int, # Number of the batch
@@ -191,24 +190,19 @@ class SeenSimilarities:
         y:Tensor, # Given class ids (B,), or soft labels (B, K)
     ):
         "Keep a batch"
-        self.batches.append((i, sims, y))
+        self.batches.append((self.ids(i, len(y)), sims, y))
 
     def by_image(self,
         n:int, # Training images
     )->tuple: # Similarities (2, n), NaN where an image wasn't seen; given ids (n,), -1 there
         "What was seen, in the order of the images"
-        _,batches,targs = zip(*self.batches)
-        ids = torch.cat([self._ids(i, len(y)) for i,_,y in self.batches])
+        ids,batches,targs = zip(*self.batches)
+        ids = torch.cat(ids)
         sims = torch.full((2,n), float('nan'))
         sims[:,ids] = torch.cat(batches, -1).float().cpu()
         given = torch.full((n,), -1)
         given[ids] = hard_targs(torch.cat(targs)).cpu().as_subclass(Tensor)
         return sims,given
-
-    def _ids(self, i, n):
-        "The images of batch `i`"
-        start = i*self.dl.bs
-        return torch.as_tensor(self.dl.order[start:start+n])
 
 # %% ../nbs/05_callbacks.ipynb #0000001c
 class LossReweight(Callback):

@@ -10,7 +10,6 @@ __all__ = ['ordered_pass']
 # %% ../nbs/04_passes.ipynb #a0000004
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import MethodType
 import pandas as pd
 import torch
 from torch import nn, Tensor
@@ -73,18 +72,21 @@ def process_group(
     return cb if cb and cb.accelerator else None
 
 # %% ../nbs/04_passes.ipynb #00000009
-def keep_order(
-    dl, # fastai DataLoader
-):
-    """Make `dl` remember the image ids it hands out in `dl.order`: batch i is `order[i*bs:(i+1)*bs]`
+class keep_order:
+    "Which images are in each batch of the next iteration of a DataLoader"
+    def __init__(self,
+        dl, # fastai DataLoader
+    ):
+        self.dl,self.order = dl,None
 
-    The wrapper is bound to `dl` like a method, so copies that `dl.new` makes don't take it over."""
-    get_idxs = getattr(dl.get_idxs, 'original', dl.get_idxs)
-    def remember(dl):
-        dl.order = list(get_idxs())
-        return dl.order
-    remember.original = get_idxs
-    dl.get_idxs = MethodType(remember, dl)
+    def __call__(self,
+        i:int, # Number of the batch
+        n:int, # Images in it
+    )->Tensor: # Their ids (n,), on the CPU
+        "Ids of the images of batch `i`; the first call has to come while the iteration is under way"
+        if self.order is None: self.order = torch.tensor(list(self.dl.sample()))
+        start = i*self.dl.bs
+        return self.order[start:start+n]
 
 # %% ../nbs/04_passes.ipynb #40000008
 def item_names(

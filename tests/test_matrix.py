@@ -361,7 +361,7 @@ def test_weighted_dl(make, faces):
         order = 30
         def after_loss(self):
             if self.training:
-                for i,s,y in zip(self.dl.order[self.iter*16:], self.pred.similarity(self.y).mT, self.y): seen[i] = (s, int(y))
+                for i,s,y in zip(list(self.dl.sample())[self.iter*16:], self.pred.similarity(self.y).mT, self.y): seen[i] = (s, int(y))
     with learn.no_bar(): spy = fit(learn, 1, cbs=Keep())
     labels = Counter(torch.cat([o['y'] for o in spy.seen]).tolist())
     assert type(learn.dls.train).__name__=='WeightedDL' and spy.weighted() and labels[dls.vocab.o2i['anger']]==0 and labels.most_common(1)[0][0]==dls.vocab.o2i['sadness']

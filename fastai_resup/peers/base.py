@@ -91,7 +91,7 @@ class Peer(Callback):
         "Begin an epoch, unless `lr_find` does"
         self.active = not hasattr(self.learn, 'lr_finder')
         if not self.active: return
-        keep_order(self.dl)
+        self.batch_ids = keep_order(self.dl)
         if not self.trained: self.learn.clean_score = None
         self.trained = True
         self.start_epoch()
@@ -102,8 +102,7 @@ class Peer(Callback):
         if is_soft(self.y) and not self.soft:
             raise TypeError(f'{type(self).__name__} needs one class id per image, and these labels are soft: '
                             'use hard labels (for FERPlus rule="majority").')
-        at,bs = self.iter,self.dl.bs
-        self.ids = torch.as_tensor(self.dl.order[at*bs:(at+1)*bs], device=self.x.device)
+        self.ids = self.batch_ids(self.iter, len(self.y)).to(self.x.device)
         self.start_batch()
 
     def after_pred(self):
@@ -165,8 +164,9 @@ class Peer(Callback):
         for h in self.__dict__.pop('hooks', []): h.remove()
 
     def close(self):
-        "Leave nothing on the model"
+        "Leave nothing on the model, and let go of the data"
         self.unhook()
+        self.batch_ids = None
 
 # %% ../../nbs/peers/00_base.ipynb #00000044
 def warmup_epochs(
