@@ -1,5 +1,6 @@
 "FERPlus's real votes beside scores whose rank correlation with them is known"
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import rankdata
 
@@ -28,6 +29,18 @@ def test_real_votes_join_by_name(votes, audit):
 def test_both_sources_serve(ferplus_root, audit):
     table,rho = compare_votes(audit, read_ferplus_votes(ferplus_root, 'fer2013new.csv'))
     assert table.disagreement.notna().all() and rho['p_clean']<-0.8
+
+def test_repeated_rows_count_once(votes, audit):
+    want = compare_votes(audit, votes)[1]
+    with pytest.warns(UserWarning, match='^3 rows of votes are repeated, and count once: '): assert compare_votes(audit, pd.concat([votes, votes[:3]]))[1].equals(want)
+    with pytest.raises(ValueError, match='is listed twice'): compare_votes(audit, pd.concat([votes, votes[:1].assign(fear=9)]))
+
+def test_votes_of_an_audit_from_any_folder(votes, audit, tmp_path, monkeypatch):
+    "Names may be complete, or relative to the folder in which the audit was made, by any way to it"
+    want = compare_votes(audit, votes)[1]
+    for start in ('/elsewhere/','','./','../here/'): assert compare_votes(audit.assign(file=start+audit.file.str.removeprefix('/elsewhere/')), votes)[1].equals(want)
+    inside = audit[audit.file.str.contains('FER2013Train')]
+    assert compare_votes(inside.assign(file=inside.file.str.rpartition('/')[2]), votes)[1].equals(compare_votes(inside, votes)[1])
 
 def test_plot_shows_every_image(votes, audit):
     table,_ = compare_votes(audit, votes)
