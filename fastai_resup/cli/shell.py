@@ -8,12 +8,14 @@ Docs: https://owner.github.io/fastai_resup/cli/shell.html.md"""
 __all__ = ['UsageError']
 
 # %% ../../nbs/cli/09_shell.ipynb #108e235a
-import signal, sys, threading, warnings
+import os, re, shlex, signal, subprocess, sys, threading, warnings
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from importlib import metadata
 from inspect import BoundArguments, signature
 from pathlib import Path
+from typing import Annotated
 from fastcore.script import anno_parser
 
 # %% ../../nbs/cli/09_shell.ipynb #00000018
@@ -78,6 +80,98 @@ def say(text, file=None):
     "Print a line of progress at once"
     print(text, file=file, flush=True)
 
+# %% ../../nbs/cli/09_shell.ipynb #499a567e
+class UsageError(ValueError):
+    "An argument that can't be right, whatever the data"
+
+# %% ../../nbs/cli/09_shell.ipynb #9b5c4aec
+def command(f):
+    "Add `main`, which calls `f` with the arguments of the process"
+    f.main = partial(run_command, f)
+    return f
+
+def run_command(f):
+    "Call a function with the arguments of the process; expected errors end it with one line and exit code 1, 2 for a wrong argument, 130 for an interrupt"
+    name = f.__name__.replace('_', '-')
+    given = vars(command_parser(f, name).parse_args())
+    bound = BoundArguments(signature(f), given)
+    quiet = is_quiet.set(given['quiet'])
+    try:
+        with one_line_warnings(given), stops_on_signals(): f(*bound.args, **bound.kwargs)
+    except (OSError, ValueError, ImportError) as e: leave_program(name, error_words(e, given), 2 if is_usage(e) else 1)
+    except KeyboardInterrupt as e: leave_program(name, str(e) or 'interrupted, and nothing was written', 130)
+    finally: is_quiet.reset(quiet)
+
+def command_parser(f, name):
+    "The parser of a command: the function's parameters, and what all commands have"
+    parser = anno_parser(f, prog=name)
+    parser.description = f.__doc__.split('\n\n')[0] # the rest is for callers from Python
+    parser.epilog = None
+    parser.add_argument('--quiet', action='store_true', help='Print no progress: results, warnings and errors alone')
+    version = metadata.version('fastai_resup')
+    parser.add_argument('--version', action='version', version=f'{name} {version}', help='Print the version and exit')
+    return parser
+
+def one_of(*choices):
+    "Type of a text parameter with few values, which `--help` lists"
+    return Annotated[str, dict(choices=choices)]
+
+# %% ../../nbs/cli/09_shell.ipynb #1aa65345
+def flag(arg):
+    "An argument's name on the command line"
+    return '--'+arg.replace('_', '-')
+
+def is_usage(error):
+    "Is it the argument that is wrong, and not the data?"
+    return isinstance(error, UsageError) or hasattr(error, 'arg')
+
+def error_words(error, options):
+    "The message of an error as the command line has it; one that begins with its `arg` begins with that option"
+    text = str(error) or type(error).__name__
+    arg = getattr(error, 'arg', None)
+    if arg in options: text = flag(arg)+text.removeprefix(arg)
+    return shell_words(text, options)
+
+def shell_words(text, options):
+    "Text in one line, with `valid='test'` as `--valid test` where `valid` is an option"
+    def as_option(found):
+        name,value = found['name'],found['value']
+        if name not in options: return found[0]
+        return flag(name) if value in ('','True') else f'{flag(name)} {value}'
+    one_line = ' '.join(text.split())
+    return _assignment.sub(as_option, one_line)
+
+_assignment = re.compile(r"""(?<![\w.</-])(?P<name>[a-z_]+)=(?P<value>'[^']*'|"[^"]*"|[\w.]*\w|…|)""")
+
+def leave_program(name, message, code):
+    "End the program with one line on stderr"
+    print(f'\n{name}: error: {message}', file=sys.stderr)
+    raise SystemExit(code)
+
+@contextmanager
+def one_line_warnings(options=()):
+    "Warnings in one line, without the place in the source"
+    def show(message, *args, **kwargs): print(f'warning: {shell_words(str(message), options)}', file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+# %% ../../nbs/cli/09_shell.ipynb #8b33512f
+is_quiet = ContextVar('is_quiet', default=False) # was the command given --quiet?
+
+def say(text, file=None):
+    "Print a line of progress at once, unless the command is quiet"
+    if not is_quiet.get(): print(text, file=file, flush=True)
+
+def shows_bars()->bool:
+    "Is there a terminal for progress bars? A notebook's output counts as one"
+    return not is_quiet.get() and (sys.stdout.isatty() or 'ipykernel' in sys.modules)
+
+def shell_line(*words):
+    "A command to copy and paste, quoted where the shell needs it"
+    words = list(map(str, words))
+    return subprocess.list2cmdline(words) if os.name=='nt' else shlex.join(words)
+
 # %% ../../nbs/cli/09_shell.ipynb #4393ab50
 signalled = [] # what the last signal raised
 
@@ -107,7 +201,8 @@ number_ranges = dict( # smallest value, largest value, and the words for them
     lr=(1e-12, 1e3, 'positive'),
     nuisance=(0, 10, 'from 0 to 10'),
     img_size=(16, 2048, 'from 16 to 2048'),
-    seed=(0, 2**32-1, 'from 0 to 4294967295'))
+    seed=(0, 2**32-1, 'from 0 to 4294967295'),
+    workers=(0, 1000, 'from 0 to 1000'))
 
 # %% ../../nbs/cli/09_shell.ipynb #0000001b
 def check_args(**kwargs):
@@ -130,5 +225,8 @@ def check_outside(arg, folder, other, what):
     if folder==other or other in folder.parents: raise UsageError(f'{flag(arg)} {folder} lies in {what}: choose a folder outside')
 
 def check_new_file(f, overwrite):
-    "Raise FileExistsError where the file to write is there already, unless it may be replaced"
-    if Path(f).exists() and not overwrite: raise FileExistsError(f'{f} exists: choose another --out, or replace it with --overwrite')
+    "Raise where a file can't be written: FileExistsError where it is there already, unless it may be replaced, FileNotFoundError without its folder"
+    f = Path(f)
+    if f.is_dir(): raise IsADirectoryError(f'{f} is a folder: name the file to write')
+    if f.exists() and not overwrite: raise FileExistsError(f'{f} exists: choose another name, or replace it with --overwrite')
+    if not f.absolute().parent.is_dir(): raise FileNotFoundError(f'{f.parent} is no folder, so {f.name} has no place: make it first')
