@@ -9,16 +9,16 @@ __all__ = ['train_pair', 'pair_accuracy', 'noisy_label_scores', 'PairRun', 'trai
 
 # %% ../../nbs/cli/07_common.ipynb #a0000004
 import json, platform, random, sys, time, warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 import pandas as pd
 import torch
 from fastai.vision.all import (Callback, L, Learner, Recorder, accuracy, default_device, defaults, get_model, set_seed)
 from matplotlib.figure import Figure
 from ..audit.plots import show_suspects
 from ..audit.table import LabelAudit, label_table
-from .shell import say, signalled
+from .shell import UsageError, say, shows_bars, signalled
 from ..data.images import unreadable_images
 from ..files import save_csv
 from ..learner import resup_learner
@@ -40,29 +40,29 @@ def train_pair(
 )->tuple: # The `ReSupLearner`, and a DataFrame with a row per epoch
     "Train a pair from a seed: `fine_tune` where its bodies are pretrained, `fit_one_cycle` where they aren't"
     set_seed(seed)
-    learn = _pair_learner(dls, arch, **kwargs)
+    learn = resup_learner(dls, arch, metrics=accuracy, **kwargs)
     if default_device().type=='cpu': speed_up_cpu(learn.model)
     dls.one_batch() # fastai draws an item on first use
     set_seed(seed)
     dls.train.rng = random.Random(seed)
     epoch_rows = EpochRows()
     cbs = L(cbs)+[epoch_rows, RaiseSignalled()]
-    if learn.opt and learn.opt.frozen_idx>0: learn.fine_tune(epochs, lr, lr_mult=lr_mult, cbs=cbs)
-    else: learn.fit_one_cycle(epochs, lr, cbs=cbs)
+    with _bars_or_lines(learn):
+        if learn.opt and learn.opt.frozen_idx>0: learn.fine_tune(epochs, lr, lr_mult=lr_mult, cbs=cbs)
+        else: learn.fit_one_cycle(epochs, lr, cbs=cbs)
     return learn,pd.DataFrame(epoch_rows.rows)
 
 # %% ../../nbs/cli/07_common.ipynb #0000000b
-def _pair_learner(dls, arch, **kwargs):
-    "A `ReSupLearner`; where pretrained weights can't be downloaded, the error says what else there is"
-    try: return resup_learner(dls, arch, metrics=accuracy, **kwargs)
-    except (OSError, RuntimeError) as e:
-        if kwargs.get('weights') is not None or not kwargs.get('pretrained', True): raise
-        name = getattr(arch, '__name__', arch)
-        raise OSError(f'no pretrained weights for {name} ({e}): give --weights FILE, or --weights none for random ones') from e
+@contextmanager
+def _bars_or_lines(learn):
+    "fastai's bars on a terminal; elsewhere the lines of `EpochRows`"
+    if shows_bars(): yield
+    else:
+        with learn.no_bar(), learn.no_logging(): yield
 
 # %% ../../nbs/cli/07_common.ipynb #00000009
 class EpochRows(Callback):
-    "Collects the rows of the progress table over several fits, in `rows`"
+    "Collects the rows of the progress table over several fits, in `rows`, and prints them as lines where there is no terminal"
     order = Recorder.order+2 # after the Recorder and `PairMetrics` have completed the row
     def __init__(self):
         self.rows = []
@@ -76,6 +76,15 @@ class EpochRows(Callback):
         "Keep the row"
         row = dict(zip(self.recorder.metric_names, self.recorder.log))
         self.rows.append(dict(fit=self.n_fits-1, **row))
+        if not shows_bars(): say(self.line(row))
+
+    def line(self,
+        row:dict, # Name to figure, as in the progress table
+    )->str:
+        "A row in words"
+        part = 'frozen epoch' if self.opt.frozen_idx>0 else 'epoch'
+        figures = [f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in row.items() if k!='epoch']
+        return f"{part} {row['epoch']+1} of {self.n_epoch}: {', '.join(figures)}"
 
     def state_dict(self)->dict:
         "What `Checkpoint` keeps"
@@ -208,6 +217,31 @@ def save_settings(folder, command, **args):
     "settings.json: a command with its arguments, and the versions by which it ran. The file marks a folder as a result of ours"
     text = json.dumps(dict(command=command, **args, versions=versions()), indent=1, default=str)
     (folder/'settings.json').write_text(text+'\n', encoding='utf-8')
+
+# %% ../../nbs/cli/07_common.ipynb #29b9af8d
+@contextmanager
+def on_device(name):
+    "Calculate on the device called `name` (None: the GPU, if there is one); raises `UsageError` for one that isn't there"
+    if name is None:
+        yield
+        return
+    device,former = _checked_device(name),defaults.use_cuda
+    default_device(device.type!='cpu')
+    place = torch.cuda.device(device) if device.type=='cuda' else nullcontext()
+    try:
+        with place: yield
+    finally: default_device(former)
+
+def _checked_device(name):
+    "The device called `name`, if fastai can use it here"
+    try:
+        device = torch.device(name)
+        if device.type not in ('cpu','cuda','mps'): raise RuntimeError('it must be cpu, cuda, cuda:1 or mps')
+        torch.zeros(1, device=device)
+        return device
+    except (AssertionError,RuntimeError) as e:
+        why = str(e).splitlines()[0]
+        raise UsageError(f"--device {name} can't be used: {why}") from e
 
 # %% ../../nbs/cli/07_common.ipynb #00000026
 def check_readable(files):
