@@ -13,6 +13,7 @@ from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn, Tensor
 from fastcore.basics import patch
@@ -49,13 +50,20 @@ def single(self:ReSupLearner,
 def save_weights(self:Learner,
     f, # File to write, usually `….safetensors`; replaced where it is there
 )->Path: # `f`
-    """Write the model's tensors (of a pair: its mixture too) as safetensors, all or nothing.
+    "Write the model's tensors (of a pair: its mixture too) as safetensors, all or nothing; raises OSError where `f` can't be written"
+    return write_weights(self, f)
 
-    Raises ModuleNotFoundError without safetensors, OSError where `f` can't be written."""
-    weights = get_model(self.model).state_dict()
+# %% ../nbs/11_deploy.ipynb #86dfd0aa
+def write_weights(
+    learn:Learner, # Any learner
+    f, # See `save_weights`
+    **about, # What else to keep in the file: names, and values that JSON can hold
+)->Path: # `f`
+    "The file of `save_weights`, with more in it"
+    weights = get_model(learn.model).state_dict()
     tensors = {k:v.detach().cpu().contiguous().clone() for k,v in weights.items()} # clones: shared tensors are refused
-    about = dict(format='pt', vocab=json.dumps(_vocab(self)))
-    data = _safetensors().torch.save(tensors, about)
+    texts = {k:json.dumps(v) for k,v in dict(vocab=_vocab(learn), **about).items()}
+    data = safetensors.torch.save(tensors, dict(format='pt', **texts))
     with whole_file(f, overwrite=True) as tmp: tmp.write_bytes(data)
     return Path(f)
 
@@ -68,15 +76,12 @@ def load_weights(self:Learner,
 
     Raises FileNotFoundError, and ValueError that names the file and the first tensors or classes that don't fit; then
     nothing is loaded."""
-    model = get_model(self.model)
-    new,vocab = _read_safetensors(Path(f))
-    misfits = _misfits(model, new)
-    if misfits:
-        raise ValueError(f'{f} holds weights of another model: {misfits}. Build the learner with the same `arch` and number of classes')
-    ours = _vocab(self)
-    if vocab and ours and vocab!=ours:
-        raise ValueError(f'{f} was trained on the classes {vocab}, and this learner has {ours}: pass the same `vocab`')
-    model.load_state_dict(new)
+    new,about = read_safetensors(f)
+    check_fits(f, get_model(self.model), new)
+    theirs,ours = about.get('vocab'),_vocab(self)
+    if theirs and ours and theirs!=ours:
+        raise ValueError(f'{f} was trained on the classes {theirs}, and this learner has {ours}: pass the same `vocab`')
+    get_model(self.model).load_state_dict(new)
     return self
 
 # %% ../nbs/11_deploy.ipynb #00000022
@@ -88,34 +93,38 @@ def _need(
     try: return import_module(name)
     except ModuleNotFoundError as e: raise ModuleNotFoundError(f'{e}. {how}') from e
 
-def _safetensors():
-    "The package, its part for PyTorch imported"
-    how = 'Install it by `pip install safetensors`; timm brings it too (`pip install "fastai_resup[demo]"`).'
-    _need('safetensors.torch', how)
-    return import_module('safetensors')
-
 def _vocab(learn):
     "Names of the classes, or None where the data have none"
     vocab = getattr(learn.dls, 'vocab', None)
     return None if vocab is None else [str(o) for o in vocab]
 
 # %% ../nbs/11_deploy.ipynb #00000024
-def _read_safetensors(
-    f:Path, # The file
-)->tuple: # Name to tensor; names of the classes, or None
+def read_safetensors(
+    f, # The file
+)->tuple: # Name to tensor; what else `write_weights` kept, as a dict
     "What `save_weights` wrote; raises FileNotFoundError or ValueError that names the file"
-    if not f.is_file(): raise FileNotFoundError(f'no weights file at {f}')
-    safetensors = _safetensors()
+    if not Path(f).is_file(): raise FileNotFoundError(f'no weights file at {f}')
     try:
         tensors = safetensors.torch.load_file(f)
-        with safetensors.safe_open(f, 'pt') as o: about = o.metadata() or {}
+        with safetensors.safe_open(f, 'pt') as o: texts = o.metadata() or {}
+        about = {k:json.loads(v) for k,v in texts.items() if k!='format'}
     except Exception as e:
         raise ValueError(
             f'{f} is no safetensors file, or an incomplete one: {e}. '
             'Weights from `learn.save` are read by `learn.load`') from e
-    return tensors,json.loads(about.get('vocab', 'null'))
+    return tensors,about
 
 # %% ../nbs/11_deploy.ipynb #00000025
+def check_fits(
+    f, # Where the tensors are from, for the message
+    model:nn.Module, # A model
+    new:dict, # Name to tensor
+):
+    "Raise ValueError naming the first tensors that aren't those of the model"
+    misfits = _misfits(model, new)
+    if misfits:
+        raise ValueError(f'{f} holds weights of another model: {misfits}. Build the learner with the same `arch` and number of classes')
+
 def _misfits(
     model:nn.Module, # A model
     new:dict, # Name to tensor
