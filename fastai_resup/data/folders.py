@@ -1,4 +1,4 @@
-"""Images in one folder per class
+"""Images in one folder per class: which folders are there, and what is read
 
 Docs: https://owner.github.io/fastai_resup/data/folders.html.md"""
 
@@ -7,56 +7,261 @@ Docs: https://owner.github.io/fastai_resup/data/folders.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/10_folders.ipynb #5b4b0345
+# %% ../../nbs/data/10_folders.ipynb #2d8943bb
 import os
+import re
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
 from fastai.data.transforms import image_extensions
 from .tables import first_few
 
-# %% ../../nbs/data/10_folders.ipynb #fbb6d523
+# %% ../../nbs/data/10_folders.ipynb #035fffd2
 def folder_table(
     path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
-    train:str='train', # Name of the training folder
-    valid:str='valid', # Name of the validation folder
+    train:str='train', # Name of the training folder; 'train' finds Train, training, train_set …, too
+    valid:str=None, # Name of the validation folder; `None`: the first that is there of valid, val, validation and test
     valid_pct:float=None, # Where given, the training images alone, without `is_valid`
 )->pd.DataFrame: # Columns `file`, `label` and, where there is a validation folder, `is_valid`; sorted by class and name
-    """The images in one folder per class.
+    """The images in one folder per class, at any depth below it, with a warning that says what lies there and isn't read.
 
-    Raises `FileNotFoundError` for a folder that isn't there, and `ValueError` for a class without images."""
-    path = Path(path)
+    Raises `FileNotFoundError` for a folder that isn't there, and `ValueError` for images in no class folder, a class
+    without images, and several folders that may be the data set."""
+    parts = find_parts(path, train, valid, valid_pct)
+    table,unread = class_table(parts.train)
+    unread = parts.unread+unread
+    if parts.valid:
+        held_out,more = class_table(parts.valid)
+        unread += more
+        held_out = _named_alike(held_out, table)
+        table = pd.concat([table.assign(is_valid=False), held_out.assign(is_valid=True)], ignore_index=True)
+    warn_of_unread(unread, parts)
+    return table
+
+def _named_alike(table, train):
+    "`table` with the class names of `train`, where they differ in capitals or blanks only (Train/Anger, Test/anger)"
+    names = {_plain(o):o for o in train['label'].unique()}
+    known = set(names.values())
+    def alike(name): return name if name in known else names.get(_plain(name), name)
+    return table.assign(label=table['label'].map(alike))
+
+def _plain(name):
+    "A class name without capitals and outer blanks"
+    return name.strip().casefold()
+
+# %% ../../nbs/data/10_folders.ipynb #7879a850
+part_names = dict(
+    train=('train','training'),
+    valid=('valid','val','validation','publictest'),
+    test=('test','testing','privatetest'))
+
+def part_of(
+    name:str, # Of a folder such as `train`, `Validation` or `test_set`, or of a split in a table
+)->str: # 'train', 'valid', 'test', or `None` for any other
+    "Which part of a data set has this name"
+    word = _word(name)
+    return next((part for part,words in part_names.items() if word in words), None)
+
+def _word(name):
+    "`train` of 'Train_set' or 'train_images'"
+    return re.sub('[ _-]?(set|class|classes|images|data)$', '', name.strip().lower())
+
+# %% ../../nbs/data/10_folders.ipynb #6e136a2e
+@dataclass(frozen=True)
+class DataParts:
+    "The folders of a data set"
+    train:Path # Folder of the training images' class folders
+    valid:Path=None # Folder of the validation images' class folders; `None` if none is read
+    unread:list=field(default_factory=list) # What lies beside them, in words
+    others:list=field(default_factory=list) # Names of folders that could be read for validation instead
+
+def find_parts(
+    path:str|Path, # Folder of a data set
+    train:str='train', # Name of the training folder; 'train' finds others, see `part_of`
+    valid:str=None, # Name of the validation folder; `None`: the first that has class folders of valid, val, validation and test
+    valid_pct:float=None, # Where given, no validation folder is read
+)->DataParts: # Its `train` is the folder itself where class folders lie in it directly
+    "The training and the validation folder; raises what `folder_table` raises."
+    root = _existing_root(Path(path), train)
+    folders = subfolders(root)
+    train_name = _train_folder(root, folders, train)
+    if train_name is None:
+        _check_no_part(root, folders, valid)
+        return DataParts(root)
+    folders.remove(train_name)
+    if valid_pct is not None: return _named_parts(root, train_name, None, folders, [])
+    valid_name = _valid_folder(root, folders, valid)
+    others = [o for o in folders if o!=valid_name and subfolders(root/o)]
+    return _named_parts(root, train_name, valid_name, folders, others)
+
+def _existing_root(path, train):
+    "Folder that the data set lies in"
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is no folder: expected one with {train}/<class>/<image> and {valid}/<class>/<image>")
-    has_train,has_valid = (path/train).is_dir(),(path/valid).is_dir()
-    if has_valid and not has_train:
-        raise FileNotFoundError(f"{path} has a folder {valid!r} and none named {train!r}: name the training folder with train=")
-    res = class_table(path/train if has_train else path)
-    if not has_valid or valid_pct is not None: return res
-    return pd.concat([res.assign(is_valid=False), class_table(path/valid).assign(is_valid=True)], ignore_index=True)
+        raise FileNotFoundError(f"{path} is no folder: expected one with {train}/<class>/<image>, or with <class>/<image>")
+    return data_root(path) if train=='train' else path
 
-# %% ../../nbs/data/10_folders.ipynb #01cf9d4d
-def class_table(
-    path:Path, # Folder with a folder per class
-)->pd.DataFrame: # Columns `file` and `label`, sorted
-    "The images in the class folders in `path`; raises `ValueError` for a class without images"
-    files = _class_files(path)
-    if not any(files.values()): raise ValueError(f"no images in {path}: expected one folder per class, with the images in it")
-    empty = [c for c,names in files.items() if not names]
-    if empty:
-        raise ValueError(f"class folders without images in {path}: {first_few(empty)}. Remove them, or put images directly into them")
-    rows = [(str(path/c/name),c) for c,names in files.items() for name in names]
-    return pd.DataFrame(rows, columns=['file','label'], dtype=object)
+def _named_parts(root, train, valid, folders, others):
+    "The parts with these names, and what is in `root` besides"
+    unread = [o for o in folders if o!=valid and _has_image(root/o)]
+    valid = root/valid if valid else None
+    return DataParts(root/train, valid, unread+_images_in(root), [o for o in others if o in unread])
 
-def _class_files(path):
-    "Names of the image files in each class folder"
-    files = {}
-    for folder in sorted(path.iterdir()):
-        if folder.name[0] in '._' or not folder.is_dir(): continue
-        files[folder.name] = [o for o in sorted(os.listdir(folder)) if _is_image(o)]
-    if not files.get('models', True): del files['models']  # where `learn.save` writes
-    return files
+# %% ../../nbs/data/10_folders.ipynb #e84c5c71
+def subfolders(
+    path:Path, # A folder
+)->list: # Names, sorted; without hidden ones and what a Mac leaves in archives
+    "The folders in a folder"
+    with os.scandir(path) as found:
+        return sorted(o.name for o in found if o.name[0]!='.' and o.name!='__MACOSX' and o.is_dir())
+
+def _train_folder(root, folders, train):
+    "Name of the training folder, `None` where the class folders lie in `root`"
+    if train!='train':
+        if train not in folders: raise FileNotFoundError(_lacks(root, 'train', train))
+        return train
+    found = [o for o in folders if part_of(o)=='train']
+    if 'train' in found: found = ['train']
+    if len(found)>1:
+        raise ValueError(f"{root} has several folders for training, {', '.join(found)}: name one by train='{found[0]}'")
+    if not found or _is_class(root, found[0], folders): return None
+    return found[0]
+
+def _is_class(root, name, folders):
+    "Is the folder a class (such as 'train' beside 'plane')? Then it and another hold images, and it no folders"
+    others = [o for o in folders if not part_of(o)]
+    holds_images = _n_images(root/name)>0 and not subfolders(root/name)
+    return holds_images and any(_n_images(root/o) for o in others)
+
+def _valid_folder(root, folders, valid):
+    "Name of the validation folder, `None` where there is none"
+    if valid is not None:
+        if valid in folders: return valid
+        raise FileNotFoundError(_lacks(root, 'valid', valid))
+    found = [o for o in folders if part_of(o) in ('valid','test') and subfolders(root/o)]
+    order = [*part_names['valid'], *part_names['test']]
+    return min(found, key=lambda o: order.index(_word(o)), default=None)
+
+def _check_no_part(root, folders, valid):
+    "Raise where there is a validation folder without a training folder"
+    found = [o for o in folders if part_of(o) and subfolders(root/o)]
+    if found:
+        raise FileNotFoundError(f"{root} has {first_few(found)} and no folder for training, such as train: name it by train=")
+    if valid is not None:
+        raise FileNotFoundError(_lacks(root, 'valid', valid))
+
+def _lacks(root, arg, name):
+    "That a folder isn't there, in words"
+    has = first_few(subfolders(root)) or 'no folders'
+    return f"{root} has no folder for {arg}={name!r}: it has {has}"
+
+# %% ../../nbs/data/10_folders.ipynb #cd4a67e0
+def data_root(
+    path:str|Path, # A folder
+)->Path: # `path`, or the folder below it that holds the data set, as in archives
+    "The folder in which training and class folders lie; raises `ValueError` where several may be meant"
+    path = Path(path)
+    if not path.is_dir(): return path
+    folders = subfolders(path)
+    if any(map(part_of, folders)): return path
+    homes = [o for o in folders if has_train(path/o)]
+    if homes:
+        _check_one_home(path, folders, homes)
+        return data_root(path/homes[0])
+    if len(folders)!=1: return path
+    only = path/folders[0]
+    is_class = _n_images(only) or len(subfolders(only))<2
+    return path if is_class else data_root(only)
+
+def has_train(
+    path:Path, # A folder
+)->bool:
+    "Is there a training folder in `path`?"
+    return 'train' in map(part_of, subfolders(path))
+
+def _check_one_home(path, folders, homes):
+    "Raise unless just one of the folders of `path`, that in `homes`, holds a data set"
+    others = [o for o in folders if o not in homes and _has_image(path/o)]
+    if len(homes)==1 and not others: return
+    raise ValueError(f"{path} has no folder for training itself, only in {first_few(homes)}: give the folder of one data set")
+
+def _has_image(path):
+    "Is there an image anywhere below a folder?"
+    for _,_,names in os.walk(path, followlinks=True):
+        if any(map(_is_image, names)): return True
+    return False
+
+def _n_images(path):
+    "How many images lie directly in a folder"
+    return sum(map(_is_image, os.listdir(path)))
 
 def _is_image(name):
     "Is `name` that of an image file?"
     ending = os.path.splitext(name)[1].lower()
     return name[0]!='.' and ending in image_extensions
+
+def _images_in(path):
+    "The images that lie directly in a folder, in words: a list of one or no text"
+    n = _n_images(path)
+    return [f"the images directly in {path} ({n})"] if n else []
+
+def warn_of_unread(
+    unread, # What isn't read, in words
+    parts:DataParts, # The folders that are read
+):
+    "Say in one line what isn't read, if there is any"
+    if not unread: return
+    text = 'not read: '+', '.join(unread)
+    if parts.others:
+        text += f"; to validate on another folder name it: valid='{parts.others[0]}'"
+    warnings.warn(text, stacklevel=3)
+
+# %% ../../nbs/data/10_folders.ipynb #6eb64077
+def class_table(
+    path:Path, # Folder with a folder per class
+)->tuple: # Table with the columns `file` and `label`, sorted; and what isn't read, a list of texts
+    "The images below the class folders in `path`; raises `ValueError` for a class without images, and for images in none"
+    others = Counter()
+    folders = [o for o in subfolders(path) if o!='models' or _has_image(path/o)] # `learn.save` writes into models
+    files = {o:_images_below(path/o, others) for o in folders}
+    unread = _unread_files(path, others)
+    _check_classes(path, files, unread)
+    rows = [(file,c) for c,found in files.items() for file in found]
+    return pd.DataFrame(rows, columns=['file','label'], dtype=object),unread
+
+def _images_below(path, others):
+    "Image files at any depth below `path`, in order; `others` counts the endings of other files"
+    files = []
+    for folder,folders,names in os.walk(path, followlinks=True):
+        folders[:] = sorted(o for o in folders if o[0]!='.')
+        for name in sorted(names):
+            if _is_image(name):
+                files.append(os.path.join(folder, name))
+            elif name[0]!='.' and name not in _made_by_systems:
+                ending = os.path.splitext(name)[1]
+                others[ending.lower()] += 1
+    return files
+
+_made_by_systems = (
+    'Thumbs.db',
+    'desktop.ini')
+
+def _unread_files(path, endings):
+    "Images beside the class folders, and the other files in them, in words"
+    unread = _images_in(path)
+    if not endings: return unread
+    kinds = first_few(sorted(endings))
+    return [*unread, f"the files below {path} with an ending that is no image's: {kinds} ({endings.total()})"]
+
+def _check_classes(path, files, unread):
+    "Raise unless there are images in all of the class folders"
+    empty = [c for c,found in files.items() if not found]
+    if files.get('images') and {'labels','annotations'}&set(empty):
+        raise ValueError(f"{path} has images beside labels, as for detection (YOLO), and no folder per class: "
+                         "sort the images into class folders, or write a csv file with the columns file and label")
+    if len(empty)==len(files):
+        found = ', which has '+', '.join(unread) if unread else ''
+        raise ValueError(f"no images in class folders in {path}{found}: expected {path}/<class>/<image>, or a csv file with their labels")
+    if empty:
+        raise ValueError(f"class folders without images in {path}: {first_few(empty)}. Remove them, or put images into them")

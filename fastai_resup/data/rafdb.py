@@ -10,11 +10,11 @@ __all__ = ['rafdb_classes', 'LabelListError', 'LabelList', 'read_label_list', 'L
 # %% ../../nbs/data/04_rafdb.ipynb #a0000004
 import re
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.all import delegates, patch
+from .folders import data_root, find_parts, folder_table, has_train, part_of, subfolders, warn_of_unread
 from .loaders import FERDataLoaders
 from .noise import noise_report
 from .tables import first_few, to_split
@@ -103,10 +103,12 @@ def _list_lines(path):
 
 # %% ../../nbs/data/04_rafdb.ipynb #00000016
 _image_name = re.compile(r'(train|test)_([0-9]{1,9})(?:_aligned)?\.(?:jpg|jpeg|png)')
+_ends_in_name = re.compile(_image_name.pattern+'$')
 _list_line = re.compile(r'(\S(?:.*\S)?)[ \t]+([0-9]{1,9})')
 
 def _parse_line(text):
     "(split, image number, class number) of a line; ValueError saying what is wrong with it"
+    _check_columns(text)
     row = _list_line.fullmatch(text.strip(' \t\r'))
     if not row:
         raise ValueError(f"expected an image name, a space and a class number, got {text[:80]!r}")
@@ -116,6 +118,16 @@ def _parse_line(text):
     if '\r' in row[1] or any(map(_image_name.search, folders)):
         raise ValueError(f"more than one row in {text[:160]!r}: a newline seems to be lost")
     return *_parse_name(name),int(row[2])
+
+def _check_columns(text):
+    "ValueError for a line with columns beside an image name and a class number"
+    columns = text.strip(' \t\r').replace('\t', ' ').split(' ')
+    columns = [o for o in columns if o]
+    names = [i for i,o in enumerate(columns) if _ends_in_name.search(o)]
+    if '\r' in text or len(names)!=1: return
+    n_after = len(columns)-names[0]-1
+    if n_after>1:
+        raise ValueError(f"{n_after+1} columns in {text[:80]!r}, expected an image name and a class number: remove the others")
 
 def _parse_name(name):
     "(split, number) of an image; ValueError where it isn't one of RAF-DB"
@@ -248,32 +260,48 @@ def rafdb_table(
     "The images of RAF-DB with their labels; raises what `from_rafdb` raises."
     if images not in ('aligned','original'):
         raise ValueError(f"images must be 'aligned' or 'original', got {images!r}")
-    path = Path(path)
+    path = Path(path) if Path(path).is_file() else data_root(path)
+    if _is_numbered(path): return _numbered_table(path, noise_list, valid_pct)
     df = join_rafdb(_official_labels(path), noise_list, base).df
-    files = _image_files(df, path.parent if path.is_file() else path, images)
-    names = np.array(rafdb_classes, dtype=object)
-    table = pd.DataFrame(dict(file=files, label=names[df.label]))
-    table['is_valid'] = df.split=='test'
-    if noise_list is not None:
-        table['true'] = names[df.true]
+    table = _named_rows(df, _image_files(path, df, images))
+    if noise_list is None: del table['true']
+    if not table['is_valid'].any(): return table.drop(columns='is_valid'),rafdb_classes
     return to_split(table, valid_pct),rafdb_classes
+
+def _named_rows(df, files):
+    "Joined labels with the names of their classes"
+    names = np.array(rafdb_classes, dtype=object)
+    is_valid = (df.split=='test').to_numpy()
+    return pd.DataFrame(dict(file=files, label=names[df.label], is_valid=is_valid, true=names[df.true]))
 
 # %% ../../nbs/data/04_rafdb.ipynb #2a0ecff7
 def _official_labels(path):
     "RAF-DB's own labels, from its list or from the folders of a mirror"
     listed = path if path.is_file() else path/'EmoLabel'/'list_patition_label.txt'
     if listed.exists(): return read_label_list(listed, base=1)
-    if (path/'train').is_dir(): return rafdb_folders(path)
+    if path.is_dir() and has_train(path): return rafdb_folders(path)
     raise FileNotFoundError(f"{path} is no RAF-DB: expected {listed}, or folders {path/'train'}/1 to 7")
 
-def _image_files(df, root, images):
-    "Complete names of the images of `df`; raises where a link leads out of `root`"
-    names = df.file if 'file' in df else [rafdb_file(s, n, images) for s,n in zip(df.split, df.number)]
+def _image_files(path, df, images):
+    "Complete names of the images of `df`; raises where a link leads out of the folder"
+    root = path.parent if path.is_file() else path
+    places = zip(df.split, df.number)
+    names = [rafdb_file(split, n, images) for split,n in places]
+    if 'file' in df: names = df.file
+    elif path.is_file() and has_train(root): names = _mirror_names(root, df)
     files = [str(root/f) for f in names]
     outside = links_outside(files, root)
     if outside:
         raise ValueError(f"{len(outside)} images are links that leave {root}: {first_few(outside)}. Copy them into the folder")
     return files
+
+def _mirror_names(root, df):
+    "Where the images of a label list lie in the mirror that it is in"
+    rows = rafdb_folders(root).rows
+    listed = zip(rows.split, rows.number)
+    found = dict(zip(listed, rows.file))
+    wanted = zip(df.split, df.number)
+    return [found.get(o, rafdb_file(*o)) for o in wanted]
 
 # %% ../../nbs/data/04_rafdb.ipynb #00000054
 def rafdb_file(
@@ -292,55 +320,104 @@ def rafdb_folders(
     path:str|Path # Folder with `train/1/train_00001_aligned.jpg` … and `test/7/…`, as mirrors of RAF-DB have it
 )->LabelList: # `rows` has a column `file`, relative to `path`
     "The labels of RAF-DB from the folders of its images; raises `LabelListError` naming a file whose name or folder doesn't fit"
-    files = _mirror_files(Path(path))
+    path = Path(path)
+    files = _mirror_files(path)
     images = _mirror_images(files)
     df = pd.DataFrame(images, columns=['split','number'])
-    df['label'] = [int(f.parent.name)-1 for f in files]
     df['line'] = range(1, len(df)+1)
+    files = [f for f,_ in files]
+    df['label'] = [int(f.parent.name)-1 for f in files]
     df['file'] = [str(f.relative_to(path)) for f in files]
-    return LabelList(Path(path), 1, df)
+    return LabelList(path, 1, df)
 
 def _mirror_files(path):
-    "The images of a mirror, sorted"
-    found = chain((path/'train').glob('*/*'), (path/'test').glob('*/*'))
-    files = sorted(f for f in found if f.name[0]!='.')
+    "(image, split) of a mirror, sorted"
+    parts = find_parts(path)
+    warn_of_unread(parts.unread, parts)
+    files = _visible_files(parts.train, 'train')
     if not files:
-        raise LabelListError(f"no images in {path/'train'}/1 … 7")
+        raise LabelListError(f"no images in {parts.train}/1 … 7")
+    if parts.valid: files += _visible_files(parts.valid, 'test')
     return files
+
+def _visible_files(path, split):
+    "(file, `split`) of each file in the class folders in `path`"
+    found = sorted(path.glob('*/*'))
+    return [(f,split) for f in found if f.name[0]!='.']
 
 def _mirror_images(files):
     "(split, number) of each image of a mirror; raises where two files are one image"
     seen = {}
-    for f in files:
-        split,number = _mirror_image(f)
-        other = seen.setdefault((split,number), f)
+    for f,split in files:
+        image = split,_mirror_number(f, split)
+        other = seen.setdefault(image, f)
         if other!=f:
-            raise LabelListError(f"{f} is image {split} {number}, as is {other}")
+            raise LabelListError(f"{f} is image {split} {image[1]}, as is {other}")
     return list(seen)
 
-def _mirror_image(f):
-    "(split, number) of an image of a mirror; raises where its folder or its name doesn't fit"
+def _mirror_number(f, split):
+    "Number of an image of a mirror; raises where its folder or its name doesn't fit"
     folder = f.parent
     if not re.fullmatch('[1-7]', folder.name):
         raise LabelListError(f"{f} is in the folder {folder.name!r}: expected 1 to 7 below {folder.parent}")
-    split = folder.parent.name
     image = _image_name.fullmatch(f.name)
     if not image or image[1]!=split:
         raise LabelListError(f"{f} is no RAF-DB {split} image, such as {split}_00001_aligned.jpg")
-    return split,int(image[2])
+    return int(image[2])
 
-# %% ../../nbs/data/04_rafdb.ipynb #a587ad6f
-def is_rafdb(
-    path:Path, # Folder or file
-)->bool:
-    "Is `path` RAF-DB's folder, a mirror of it, or a label list (a file that is no csv)?"
-    if path.is_file(): return path.suffix.lower()!='.csv'
-    if (path/'EmoLabel').is_dir(): return True
-    classes = [o for o in (path/'train').glob('*') if o.name[0]!='.' and o.is_dir()]
-    if any(o.name not in '1234567' for o in classes): return False
-    return any(map(_begins_with_rafdb, classes))
+# %% ../../nbs/data/04_rafdb.ipynb #112073bd
+def _numbered_table(path, noise_list, valid_pct):
+    "The images in folders 1 to 7, and class names"
+    if noise_list is not None:
+        raise LabelListError(f"{noise_list} goes by RAF-DB's names of images, such as train_00001_aligned.jpg: those in {path} are others")
+    table = folder_table(path, valid_pct=valid_pct)
+    names = dict(zip('1234567', rafdb_classes))
+    return table.assign(label=table['label'].map(names)),rafdb_classes
+
+def _is_numbered(path):
+    "Is `path` a mirror in which no class begins with an image that is called as in RAF-DB?"
+    is_official = path.is_file() or (path/'EmoLabel').is_dir()
+    if is_official or not has_train(path): return False
+    parts = find_parts(path)
+    if not _has_rafdb_classes(parts.train): return False
+    if parts.valid and not _has_rafdb_classes(parts.valid): return False
+    return not _is_named(parts.train)
+
+def _has_rafdb_classes(path):
+    "Are the folders in `path` some of 1 to 7?"
+    return set(subfolders(path))<=set('1234567')
+
+def _is_named(path):
+    "Does any class begin with an image that is called as in RAF-DB?"
+    return any(_begins_with_rafdb(path/o) for o in subfolders(path))
 
 def _begins_with_rafdb(folder):
     "Is the first file in `folder` called as an image of RAF-DB?"
     names = (o.name for o in folder.iterdir() if o.name[0]!='.')
     return bool(_image_name.fullmatch(next(names, '')))
+
+# %% ../../nbs/data/04_rafdb.ipynb #a587ad6f
+def is_rafdb(
+    path:Path, # Folder or file
+)->bool:
+    "Is `path` RAF-DB's folder, a mirror of it, or a label list (a text file with names of its images)?"
+    if path.is_file(): return _is_label_list(path)
+    root = data_root(path)
+    if (root/'EmoLabel').is_dir(): return True
+    if not has_train(root): return False
+    parts = find_parts(root)
+    if not _has_rafdb_classes(parts.train): return False
+    return _is_named(parts.train) or _has_all_classes(parts)
+
+def _is_label_list(f):
+    "Does a file that is no csv have names of RAF-DB's images at its beginning?"
+    if f.suffix.lower()=='.csv': return False
+    with open(f, 'rb') as o: beginning = o.read(10000)
+    text = beginning.decode(errors='replace')
+    return bool(_image_name.search(text))
+
+def _has_all_classes(parts):
+    "Are there folders 1 to 7 for training and, in a folder called test, for validation?"
+    if not parts.valid or part_of(parts.valid.name)!='test': return False
+    classes = list('1234567')
+    return subfolders(parts.train)==subfolders(parts.valid)==classes
