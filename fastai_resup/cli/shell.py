@@ -22,69 +22,7 @@ from fastcore.script import anno_parser
 class UsageError(ValueError):
     "An argument that can't be right, whatever the data"
 
-# %% ../../nbs/cli/09_shell.ipynb #2f5e0264
-def command(f):
-    "Add `main`, which calls `f` with the arguments of the process"
-    f.main = partial(run_command, f)
-    return f
-
-def run_command(f):
-    "Call a function with the arguments of the process; expected errors end it with one line and exit code 1, 2 for a wrong argument, 130 for an interrupt"
-    name = f.__name__.replace('_', '-')
-    given = command_parser(f, name).parse_args()
-    bound = BoundArguments(signature(f), vars(given))
-    with one_line_warnings(), stops_on_signals():
-        try: f(*bound.args, **bound.kwargs)
-        except (OSError, ValueError, ImportError) as e: leave_program(name, usage_text(e) or e, 2 if is_usage(e) else 1)
-        except KeyboardInterrupt as e: leave_program(name, str(e) or 'interrupted, and nothing was written', 130)
-
-# %% ../../nbs/cli/09_shell.ipynb #0000001a
-def command_parser(f, name):
-    "The parser of a command: the function's parameters, and what all commands have"
-    parser = anno_parser(f, prog=name)
-    parser.description = f.__doc__.split('\n\n')[0] # the rest is for callers from Python
-    version = metadata.version('fastai_resup')
-    parser.add_argument('--version', action='version', version=f'{name} {version}', help='show the version and exit')
-    return parser
-
-def flag(arg):
-    "An argument's name on the command line"
-    return '--'+arg.replace('_', '-')
-
-def is_usage(error):
-    "Is it the argument that is wrong, and not the data?"
-    return isinstance(error, UsageError) or hasattr(error, 'arg')
-
-def usage_text(error):
-    "The message of an error that begins with the argument's name in Python, as the command line has it"
-    arg = getattr(error, 'arg', None)
-    return flag(arg)+str(error).removeprefix(arg) if arg else None
-
-def leave_program(name, error, code):
-    "End the program with one line on stderr"
-    message = ' '.join(str(error).split()) or type(error).__name__
-    print(f'\n{name}: error: {message}', file=sys.stderr)
-    raise SystemExit(code)
-
-@contextmanager
-def one_line_warnings():
-    "Warnings in one line, without the place in the source"
-    def show(message, *args, **kwargs):
-        text = ' '.join(str(message).split())
-        print(f'warning: {text}', file=sys.stderr)
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
-
-def say(text, file=None):
-    "Print a line of progress at once"
-    print(text, file=file, flush=True)
-
-# %% ../../nbs/cli/09_shell.ipynb #499a567e
-class UsageError(ValueError):
-    "An argument that can't be right, whatever the data"
-
-# %% ../../nbs/cli/09_shell.ipynb #9b5c4aec
+# %% ../../nbs/cli/09_shell.ipynb #274a0748
 def command(f):
     "Add `main`, which calls `f` with the arguments of the process"
     f.main = partial(run_command, f)
@@ -116,7 +54,7 @@ def one_of(*choices):
     "Type of a text parameter with few values, which `--help` lists"
     return Annotated[str, dict(choices=choices)]
 
-# %% ../../nbs/cli/09_shell.ipynb #1aa65345
+# %% ../../nbs/cli/09_shell.ipynb #197a5da3
 def flag(arg):
     "An argument's name on the command line"
     return '--'+arg.replace('_', '-')
@@ -156,7 +94,7 @@ def one_line_warnings(options=()):
         warnings.showwarning = show
         yield
 
-# %% ../../nbs/cli/09_shell.ipynb #8b33512f
+# %% ../../nbs/cli/09_shell.ipynb #ffc879c3
 is_quiet = ContextVar('is_quiet', default=False) # was the command given --quiet?
 
 def say(text, file=None):
@@ -171,6 +109,16 @@ def shell_line(*words):
     "A command to copy and paste, quoted where the shell needs it"
     words = list(map(str, words))
     return subprocess.list2cmdline(words) if os.name=='nt' else shlex.join(words)
+
+def command_line(name, f, given):
+    "The command that calls `f` with the arguments `given`: positional ones, and the options that aren't at their default"
+    words,options = [name],[]
+    for k,p in signature(f).parameters.items():
+        value = given[k]
+        if p.default is p.empty: words.append(value)
+        elif value is True: options.append(flag(k))
+        elif value!=p.default: options += [flag(k), value]
+    return shell_line(*words, *options)
 
 # %% ../../nbs/cli/09_shell.ipynb #4393ab50
 signalled = [] # what the last signal raised
