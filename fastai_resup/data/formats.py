@@ -16,7 +16,8 @@ from .fer2013 import fer2013_table
 from .ferplus import ferplus_folders, ferplus_table
 from .folders import folder_table
 from .rafdb import is_rafdb, rafdb_table
-from .tables import check_table, class_names, fer_table, split_table
+from .checks import check_table, class_names
+from .tables import fer_table, split_table
 from ..files import read_csv
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d06

@@ -10,20 +10,20 @@ __all__ = ['fer_table', 'split_table', 'noisy_table', 'FERItem', 'items_table', 
 # %% ../../nbs/data/02_tables.ipynb #a0000004
 import gc
 import os
-import stat
+import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import compress, repeat
+from itertools import repeat
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastai.data.transforms import Categorize
+from fastai.data.transforms import Categorize, image_extensions
 from fastai.torch_core import TensorBase
 from .noise import symmetric_noise
-from ..files import csv_rows, read_csv, text_column
+from ..files import climbs_out, csv_rows, read_csv, text_column
 from ..losses import ReSupLoss, hard_targs
 
 # %% ../../nbs/data/02_tables.ipynb #00000023
@@ -31,71 +31,193 @@ def fer_table(
     df:pd.DataFrame, # One row per image
     path:str|Path='.', # Folder that relative file names start from
     fn_col:int|str=0, # Column of file names, absolute or relative to `path`
-    label_col:int|str=1, # Column of given labels
+    label_col:int|str|list=1, # Column of given labels, or list of one-hot columns, which are the classes
     valid_col:int|str=None, # Column that is true (or 1) for validation rows; without it the table has no `is_valid`
     true_col:int|str=None, # Column of true labels, needed for training rows alone
     folder:str=None, # Folder below `path` that the files are in
     suff:str='' # What to append to each file name, such as `.png`
-) -> pd.DataFrame: # Columns `file` (complete), `label` and, where their columns were named, `is_valid` and `true`
-    """`df` with the names and the form that `FERDataLoaders.from_table` takes.
+) -> pd.DataFrame: # Columns `file` (absolute), `label` and, where their columns were named, `is_valid` and `true`; the index of `df`
+    """`df` with the names and the form that `FERDataLoaders.from_table` takes. White space around names and labels is taken away.
 
-    Raises `ValueError` for an empty table, a column that isn't there, a missing file name or label, or a `valid_col`
-    that isn't true or false (or 1 or 0, or the same as text)."""
+    Where columns are given by number, index columns in front don't count, and one-hot columns are read as the label,
+    with a warning.
+    Raises `TypeError` where `df` is no table, and `ValueError` for an empty table, a column that isn't there or is
+    there twice, a first column that only counts rows, a missing file name or label, labels of an image in several
+    classes, names that are no path here or leave the folder by `..`, and a `valid_col` that isn't true or false
+    (or 1 or 0, or the same as text)."""
+    if not isinstance(df, pd.DataFrame): raise TypeError(f"df must be a DataFrame, not {type(df).__name__}: from_csv reads files")
     if not len(df): raise ValueError(f"{_source(df)} has no rows, so there are no images")
-    res = _named_columns(df, dict(file=fn_col, label=label_col, is_valid=valid_col, true=true_col))
-    _check_filled(df, res['file'])
-    _check_filled(df, res['label'])
-    res['file'] = _complete_names(res['file'], Path(path, folder or ''), suff)
-    if 'is_valid' in res: res['is_valid'] = _as_flags(df, res['is_valid'], valid_col)
-    if 'true' in res: res['true'] = _none_for_missing(res['true'])
-    return res.reset_index(drop=True)
+    res = _named_columns(df, dict(file=fn_col, is_valid=valid_col, true=true_col))
+    if isinstance(fn_col, int) and not suff: _check_counts_rows(df, res['file'].rename(res.attrs['columns'][0]))
+    label = _label_column(df, label_col, set(res.attrs['columns']))
+    res.insert(1, 'label', _plain_column(label))
+    for c in ('file','label'): _check_filled(df, res[c])
+    res['file'] = _complete_names(df, res['file'], Path(path).expanduser().absolute()/(folder or ''), suff)
+    if 'is_valid' in res: res['is_valid'] = as_flags(df, res['is_valid'], f'valid_col={valid_col!r}')
+    if 'true' in res: res['true'] = _plain_column(res['true'])
+    res.attrs = {**df.attrs, 'label_col':label.name}
+    return res
 
 # %% ../../nbs/data/02_tables.ipynb #00000024
 def _source(df):
     "What to call a table in an error: the file that `read_csv` read it from, or df"
     return df.attrs.get('file', 'df')
 
-def _places(df, bad):
+def places(
+    df:pd.DataFrame, # A table, perhaps from `read_csv`
+    bad, # For each row whether it is meant
+)->str: # For an error
     "The rows of `df` for which `bad` holds, in words"
     kind = 'lines' if df.index.name=='line' else 'rows'
     return f"the {kind} {first_few(df.index[bad])} of {_source(df)}"
 
+def _check_filled(df, s):
+    "Raise where a row of `df` has nothing in the column `s`"
+    missing = s.isna()
+    if missing.any(): raise ValueError(f"missing {s.name} in {places(df, missing)}: drop these rows first")
+
+def _plain_column(s):
+    "The column `s` as Python's text and numbers, without white space around text, None where nothing is"
+    missing = s.isna().to_numpy()
+    values = [None if no else _plain_value(o) for o,no in zip(column_list(s), missing)]
+    return text_column(values, s.index)
+
+def _plain_value(o):
+    "Stripped text, whole numbers as int, and everything else as it is"
+    if isinstance(o, str): return o.strip()
+    if isinstance(o, np.generic): o = o.item()
+    return int(o) if isinstance(o, float) and o.is_integer() else o
+
+# %% ../../nbs/data/02_tables.ipynb #5c0de001
 def _named_columns(df, cols):
-    "The columns of `df` under their new names"
+    "The columns of `df` under their new names; `attrs['columns']`: their names in `df`"
     found = {name: _find_column(df, col, name) for name,col in cols.items() if col is not None}
-    return pd.DataFrame(found)
+    res = pd.DataFrame(found)
+    res.attrs['columns'] = [s.name for s in found.values()]
+    return res
 
 def _find_column(df, col, what):
     "The column of `df` with the name or the number `col`"
     names = list(df.columns)
-    if col in names: return df[col]
-    if isinstance(col, int) and -len(names)<=col<len(names): return df.iloc[:,col]
-    raise ValueError(f"{_source(df)} has no column {col!r} ({what} column); it has {names}")
+    times = names.count(col)
+    if times>1: raise ValueError(f"{_source(df)} has the column {col!r} {times} times: rename one")
+    if times: return df[col]
+    numbers = _numbered(df)
+    if isinstance(col, int) and -len(numbers)<=col<len(numbers): return df.iloc[:,numbers[col]]
+    hint = '. Is another character between the fields? Name it with delimiter=' if len(names)==1 else ''
+    raise ValueError(f"{_source(df)} has no column {col!r} ({what} column); it has {names}{hint}")
 
-def _check_filled(df, s):
-    "Raise where a row of `df` has nothing in the column `s`"
-    missing = s.isna()
-    if missing.any(): raise ValueError(f"missing {s.name} in {_places(df, missing)}: drop these rows first")
+def _numbered(df):
+    "Which columns numbers stand for: all but index columns in front, as long as two are left"
+    first,last = 0,max(len(df.columns)-2, 0)
+    while first<last and _is_index(df.iloc[:,first]): first += 1
+    return range(first, len(df.columns))
 
-def _complete_names(s, root, suff):
-    "File names that can be opened as they are"
-    names = [os.path.join(root, f'{f}{suff}') for f in column_list(s)]
-    return text_column(names, s.index)
+def _is_index(s):
+    "Is `s` a column of numbers with one of the names that pandas gives to an index?"
+    if not re.fullmatch(r'|index|level_\d|Unnamed: \d.*', str(s.name)): return False
+    return all(str(o).isdigit() for o in column_list(s))
 
-def _none_for_missing(s):
-    "The column `s` with None in place of any missing value"
-    return s.astype(object).where(s.notna(), None)
+def _check_counts_rows(df, s):
+    "Raise where the file column `s`, given by number, only counts the rows of a table with more columns"
+    names = [str(o) for o in column_list(s)]
+    counted = any(names==[str(i) for i in range(start, start+len(names))] for start in (0,1) if names[0]==str(start))
+    if not counted or len(names)<2 or len(_numbered(df))<3: return
+    raise ValueError(f"the first column of {_source(df)}, {s.name!r}, only counts rows: name the column of files with fn_col= and that "
+                     f"of labels with label_col=; it has {list(df.columns)}")
 
+# %% ../../nbs/data/02_tables.ipynb #5c0de002
+def _label_column(df, col, taken):
+    "Given labels, from one column or from one-hot columns"
+    if isinstance(col, list): return _one_hot_labels(df, col)
+    s = _find_column(df, col, 'label')
+    if not isinstance(col, int): return s
+    one_hot = one_hot_columns(df, taken)
+    if s.name not in one_hot: return s
+    warnings.warn(f"the columns {first_few(one_hot)} of {_source(df)} hold a 1 in one of them per row: they are read as the classes. "
+                  "To take another column, name it with label_col=", stacklevel=4)
+    return _one_hot_labels(df, one_hot)
+
+def one_hot_columns(
+    df:pd.DataFrame, # One row per image
+    taken=(), # Names of columns that are something else, such as file names
+)->list: # Names of columns, none or at least two
+    """The columns that hold 0 and 1 alone and, together, a single 1 in each row.
+
+    Raises `ValueError` where three columns or more hold 0 and 1, and rows have several or none: such an image has several
+    labels."""
+    numbers = [i for i in _numbered(df) if df.columns[i] not in taken and _is_flags(df.iloc[:,i])]
+    ones = sum(_true_cells(df.iloc[:,i]) for i in numbers)
+    names = [df.columns[i] for i in numbers]
+    if len(names)<2 or (ones==1).all(): return names if len(names)>1 else []
+    if len(names)==2: return []
+    raise ValueError(f"the columns {first_few(names)} of {_source(df)} hold 0 and 1, and {places(df, ones!=1)} have several ones or none: "
+                     "an image has one label here. Name the column of labels with label_col=, or drop these rows")
+
+def _one_hot_labels(df, cols):
+    "For each row the name of the column that is 1"
+    flags = {o:as_flags(df, _find_column(df, o, 'label'), f'label_col={o!r}') for o in cols}
+    cells = np.stack([o.to_numpy(bool) for o in flags.values()], 1)
+    bad = cells.sum(1)!=1
+    if bad.any(): raise ValueError(f"{places(df, bad)} have several ones or none in the columns {first_few(cols)}: an image has one label here")
+    return pd.Series([cols[i] for i in cells.argmax(1)], df.index, dtype=object, name=str(cols))
+
+# %% ../../nbs/data/02_tables.ipynb #5c0de003
 _yes = 'true','1','1.0'
 _no = 'false','0','0.0'
 
-def _as_flags(df, s, col):
-    "The column `s` of `df` as booleans"
-    texts = text_column((str(o).lower() for o in column_list(s)), s.index)
+def _flag_texts(s):
+    "The cells of a column as text that `_yes` and `_no` are compared with"
+    return text_column((str(o).strip().lower() for o in column_list(s)), s.index)
+
+def _is_flags(s):
+    "Are there only ones and zeros in the column `s`? The first cell tells it of most"
+    return len(s)>0 and all(_flag_texts(o).isin(_yes+_no).all() for o in (s[:1], s))
+
+def _true_cells(s):
+    "Which cells of a column are true"
+    return _flag_texts(s).isin(_yes).to_numpy()
+
+def as_flags(
+    df:pd.DataFrame, # Table that an error names
+    s:pd.Series, # One of its columns
+    what:str, # What to call it in an error
+)->pd.Series: # bool
+    "A column of true and false, 1 and 0, or the same as text; raises `ValueError` for anything else"
+    texts = _flag_texts(s)
     bad = ~texts.isin(_yes+_no)
     if not bad.any(): return texts.isin(_yes)
     got = first_few(s[bad].unique())
-    raise ValueError(f"valid_col={col!r} must hold true or false (1 or 0) in every row, got {got} in {_places(df, bad)}")
+    raise ValueError(f"{what} must hold true or false (1 or 0) in every row, got {got} in {places(df, bad)}")
+
+# %% ../../nbs/data/02_tables.ipynb #5c0de004
+def _complete_names(df, s, root, suff):
+    "File names that can be opened as they are, wherever the program is then"
+    names = _plain_column(s)
+    odd = [not isinstance(o, (str,int,os.PathLike)) or o=='' for o in names]
+    if any(odd): raise ValueError(f"file names must be text or paths, got {names[odd].tolist()[:3]} in {places(df, odd)}")
+    names = [f'{o}{suff}' for o in names]
+    unusual = [i for i,o in enumerate(names) if ':' in o or '\\' in o or '..' in o]
+    if unusual: _mend_names(df, names, unusual, root)
+    return text_column((os.path.join(root, o) for o in names), s.index)
+
+def _mend_names(df, names, unusual, root):
+    "Put `/` for the separators of Windows, with a warning; raise for names that no file here can have"
+    windows = []
+    for i in unusual:
+        if os.sep=='/' and '\\' in names[i] and not os.path.lexists(os.path.join(root, names[i])):
+            windows.append(names[i])
+            names[i] = names[i].replace('\\', '/')
+        why = _name_error(names[i])
+        if why: raise ValueError(f"{names[i]!r} in {places(df, [i])} {why}")
+    if windows: warnings.warn(f"{len(windows)} file names of {_source(df)} have Windows's separators, such as {windows[0]}: they are read with /",
+                              stacklevel=4)
+
+def _name_error(name):
+    "What is wrong with a file name, None if nothing is"
+    if re.match(r'[A-Za-z][\w+.-]+:/', name): return "is an address: give the paths of files on this machine, without file:// or the like"
+    if os.sep=='/' and re.match(r'[A-Za-z]:/|//', name): return "is a path of Windows: give paths below a folder of this machine"
+    if climbs_out(name): return "leaves the image folder: names must be relative to it, without '..' in front, or absolute"
 
 # %% ../../nbs/data/02_tables.ipynb #687547d7
 def first_few(
@@ -103,9 +225,9 @@ def first_few(
     n:int=10, # Most to name
 )->str: # For an error
     "Up to `n` of `xs` in words, then how many more there are"
-    xs = [str(x) for x in xs]
+    xs = list(xs)
     more = f' and {len(xs)-n} more' if len(xs)>n else ''
-    return ', '.join(xs[:n])+more
+    return ', '.join(map(str, xs[:n]))+more
 
 def column_list(
     s:pd.Series, # A column
@@ -119,23 +241,32 @@ def label_csv(
     columns=(), # Names of the columns that must be there
     vocab=None, # Class names, if they are known: an empty cell is missing, unless '' is one of them
     header='infer', # `None` for a file without a header, whose columns are numbered from 0
-    delimiter:str=None, # Character between the fields; `None`: a comma
+    delimiter:str=None, # Character between the fields; `None`: found, see `read_csv`
 )->pd.DataFrame: # Text for `fer_table`; None where a cell is empty
-    "A csv file of labels without its formula guards; raises what `read_csv` raises, and `ValueError` for another `header`"
+    """A csv file of labels without its formula guards and without white space around its cells.
+
+    Raises what `read_csv` raises, and `ValueError` for another `header`, or a header that looks like a row."""
     if header not in ('infer', 0, None): raise ValueError(f"header must be 'infer' or None, got {header!r}")
-    delimiter,names = delimiter or ',',None
+    f,names = Path(f).expanduser(),None
     if header is None:
-        _,first_row = next(csv_rows(f, delimiter), (1,[]))
+        _,first_row = next(csv_rows(f, delimiter, strip=True), (1,[]))
         names = range(len(first_row))
-    df = read_csv(f, columns, names, guarded=True, delimiter=delimiter)
+    df = read_csv(f, columns, names, guarded=True, delimiter=delimiter, strip=True)
+    _check_header(df)
     return df if '' in (vocab or ()) else df.mask(df=='', None)
+
+def _check_header(df):
+    "Raise where the first row of a csv file looks like one of an image"
+    images = [o for o in df.columns if os.path.splitext(str(o))[1].lower() in image_extensions]
+    if not images: return
+    raise ValueError(f"{_source(df)} has no header: its first row has the image {images[0]}. Read it with header=None, fn_col=0, label_col=1")
 
 # %% ../../nbs/data/02_tables.ipynb #00000026
 def split_table(
     table:pd.DataFrame, # Columns `file` and `label`
     valid_pct:float=0.2, # Share of each class to hold out, in (0, 1)
     seed:int=0 # Seed of this function's own generator
-) -> pd.DataFrame: # `table` with a column `is_valid`; every class keeps at least one training row
+) -> pd.DataFrame: # `table` with a column `is_valid`; every class keeps at least one training row; held-out rows have no soft labels
     """`table` with a share of each class held out for validation, with a warning that its labels are as noisy as the rest.
 
     Raises `ValueError` for a `valid_pct` outside (0, 1), or one so small that nothing is held out."""
@@ -148,12 +279,13 @@ def split_table(
     if not is_valid.any():
         raise ValueError(f"valid_pct={valid_pct} of {len(table)} images holds out none: add images, or a larger valid_pct")
     _warn_of_noise(is_valid.sum(), len(table))
-    return table.assign(is_valid=is_valid)
+    table = table.assign(is_valid=is_valid)
+    return table.assign(probs=table['probs'].where(~is_valid, None)) if 'probs' in table else table
 
 def _warn_of_noise(n_valid, n):
     "Say that the labels which were held out are noisy, too"
-    warnings.warn(f"no separate validation set: {n_valid} of {n} images were held out, and their labels are as noisy as the "
-                  "training labels, so validation metrics are too. Give clean validation images if you have any", stacklevel=3)
+    warnings.warn(f"{n_valid} of {n} images were held out for validation, and their labels are as noisy as the training labels, "
+                  "so validation metrics are too. Give clean validation images if you have any", stacklevel=3)
 
 # %% ../../nbs/data/02_tables.ipynb #acd8c859
 def to_split(
@@ -287,140 +419,3 @@ class SoftCategorize(Categorize):
     ): # `Category`
         "The class's name"
         return super().decodes(hard_targs(o) if isinstance(o, torch.Tensor) else o)
-
-# %% ../../nbs/data/02_tables.ipynb #6ea12b92
-def check_table(
-    table:pd.DataFrame, # Columns `file` (complete), `label`, `is_valid` and, optionally, `true` and `probs`
-    vocab, # Class names in the order of their ids
-    files:bool=True, # Must the images be there?
-)->pd.DataFrame: # `table`; its soft labels are float32, and validation rows have none
-    """What is checked before training.
-
-    Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, an image with two
-    labels or in both sets (under any name), an empty set, labels outside `vocab`, a class that only the validation
-    set has, training rows some of which lack a true label, and soft labels that aren't probabilities."""
-    names = [os.fspath(o) for o in column_list(table['file'])]
-    if files: same = _same_files(names, _check_files(names))
-    else: same,_ = pd.factorize(text_column(map(os.path.abspath, names)))
-    _check_rows(table, same)
-    vocab = list(vocab)
-    _check_classes(table, vocab)
-    _check_truth(table)
-    return _soft_table(table, vocab) if 'probs' in table else table
-
-# %% ../../nbs/data/02_tables.ipynb #a9259f87
-def class_names(
-    table:pd.DataFrame, # Columns `label` and, optionally, `true`
-    vocab=None, # Class names in the order of their ids; `None`: the sorted names of all given and true labels
-)->list:
-    "Class names as a list; raises `ValueError` where one is named twice"
-    if vocab is None:
-        names = set(table['label'].unique().tolist())
-        if 'true' in table: names |= set(table['true'].dropna().unique().tolist())
-        return sorted(names)
-    vocab = list(vocab)
-    if len(set(vocab))<len(vocab): raise ValueError(f"vocab names a class twice: {vocab}")
-    return vocab
-
-# %% ../../nbs/data/02_tables.ipynb #00000020
-def _check_files(files):
-    "Raise for `files` that aren't there or are empty; returns a table with a row per file: size, dev, ino, links"
-    stats = pd.DataFrame(map(_stat, files), columns=['size','dev','ino','links'])
-    missing = list(compress(files, stats['size']==-1))
-    if missing:
-        raise FileNotFoundError(f"{len(missing)} of {len(files)} image files not found: {first_few(missing)}. "
-                                "Check `path`, and how files are named in the table")
-    empty = list(compress(files, stats['size']==0))
-    if empty: raise ValueError(f"{len(empty)} image files are empty (zero bytes): {first_few(empty)}. Replace or remove them")
-    return stats
-
-def _stat(f):
-    "Size (-1 if there is no such file), device, inode and number of links of the file `f`"
-    none = -1,0,0,0
-    try: s = os.stat(f)
-    except (FileNotFoundError, NotADirectoryError): return none
-    if stat.S_ISDIR(s.st_mode): return none
-    inode = s.st_ino & (2**64-1)
-    return s.st_size, s.st_dev, inode, s.st_nlink
-
-# %% ../../nbs/data/02_tables.ipynb #0d020021
-def _same_files(files, stats):
-    "For each file the place of the first that is the same one, whatever it is called; shape (N,)"
-    same = np.arange(len(files))
-    first = {}
-    again = stats[stats.duplicated(['dev','ino'], keep=False)]
-    for i,_,dev,ino,links in again.itertuples():
-        linked = links>1 and ino  # an inode alone is not enough: some network file systems make them up
-        key = (dev,ino) if linked else os.path.realpath(files[i])
-        same[i] = first.setdefault(key, i)
-    return same
-
-# %% ../../nbs/data/02_tables.ipynb #00000021
-def _check_rows(table, same):
-    "Raise for a file with two labels, or in both sets, and for a set without images; `same` says which rows are of one file"
-    seen = table.assign(same=same)
-    repeated = seen[seen.duplicated('same', keep=False)].groupby('same', sort=False)
-    _check_one_value(repeated, 'label', "with more than one label")
-    _check_one_value(repeated, 'is_valid', "in both the training and the validation set")
-    n_valid = int(table['is_valid'].sum())
-    if 0<n_valid<len(table): return
-    lacking = 'training' if n_valid else 'validation'
-    raise ValueError(f"no {lacking} images: of {len(table)} rows, {n_valid} are marked valid")
-
-def _check_one_value(groups, col, what):
-    "Raise for a group of rows of one file that differ in `col`"
-    n = groups[col].nunique()
-    bad = n.index[n>1]
-    differ = [groups.get_group(o)['file'].unique() for o in bad]
-    if differ: raise ValueError(f"images listed {what}: {first_few(map(' = '.join, differ))}. List each image once")
-
-# %% ../../nbs/data/02_tables.ipynb #00000022
-def _check_classes(table, vocab):
-    "Raise for labels outside `vocab`, and for classes in the validation set alone"
-    _check_known(table['label'], vocab)
-    if 'true' in table: _check_known(table['true'], vocab)
-    valid = table['is_valid']
-    lacking = set(table['label'][valid])-set(table['label'][~valid])
-    if not lacking: return
-    classes = first_few(sorted(lacking, key=str))
-    raise ValueError(f"the validation set has the classes {classes}, which the training set lacks")
-
-def _check_known(s, vocab):
-    "Raise for class names in the column `s` that `vocab` lacks"
-    unknown = [str(o) for o in s.dropna().unique() if o not in vocab]
-    if unknown: raise ValueError(f"the {s.name} column has {first_few(sorted(unknown))}, not in the vocab {vocab}")
-
-def _check_truth(table):
-    "Raise for training rows some of which lack a true label"
-    if 'true' not in table: return
-    missing = table['true'].isna() & ~table['is_valid']
-    files = table['file'][missing]
-    if len(files): raise ValueError(f"missing true label for {first_few(files)}: training rows need all or none")
-
-# %% ../../nbs/data/02_tables.ipynb #0d020022
-def _soft_table(table, vocab):
-    "`table` with checked soft labels for its training rows, and none for others"
-    train = ~table['is_valid'].to_numpy()
-    probs = _checked_probs(table[train], vocab)
-    cells = np.full(len(table), None, dtype=object)
-    for i,p in zip(np.flatnonzero(train), probs): cells[i] = p
-    return table.assign(probs=cells)
-
-def _checked_probs(train, vocab):
-    "Soft labels of training rows, float32, shape (N, K); raises for what can't be"
-    _check_shapes(train, len(vocab))
-    probs = np.stack(train['probs'].tolist()).astype(np.float32)
-    ids = [vocab.index(o) for o in train['label']]
-    given = probs[np.arange(len(probs)),ids]
-    sums = abs(probs.sum(1)-1)<1e-4
-    fine = (probs>=0).all(1) & sums & (given==probs.max(1))
-    if fine.all(): return probs
-    files = train['file'][~fine]
-    raise ValueError("soft labels must be probabilities that sum to 1, of which the label's is the largest; "
-                     f"not so for {first_few(files)}")
-
-def _check_shapes(train, n_classes):
-    "Raise for soft labels that haven't one probability per class"
-    odd = [np.shape(p)!=(n_classes,) for p in train['probs']]
-    files = train['file'][odd]
-    if len(files): raise ValueError(f"soft labels must have {n_classes} probabilities, one per class; not so for {first_few(files)}")
