@@ -112,7 +112,7 @@ def resup_predict(
 # %% ../../nbs/cli/00_commands.ipynb #5321139e
 @command
 def resup_noise(
-    path:str, # Folder of images (train/<class>/…, class folders alone, a published data set), csv file (file, label), RAF-DB's label list
+    path:str, # Folder of images (train/<class>/…, class folders alone, a published data set), a csv of labels, or a label list
     out:str, # File to write
     model:one_of('symmetric', 'pair', 'class', 'matrix', 'instance')='symmetric', # Noise model
     rate:float=None, # Share of the training labels to replace (symmetric, pair, instance)
@@ -120,19 +120,28 @@ def resup_noise(
     matrix:str=None, # csv file with the transition matrix (matrix): a header of class names, a row per true class
     to:str=None, # What each class turns into (pair): class names, in the order of the classes; default: the next one
     inclusive:bool=False, # Draw from all classes, the true one too (symmetric)?
-    probs:str=None, # For instance: csv file (file, a column per class), or a folder of resup-train, whose code is run: only if you trust it
+    probs:str=None, # For instance: csv file (file, a column per class), or a folder of resup-train
     seed:int=0, # Decides the noise, and the split where there is none
-    form:one_of('manifest', 'list')='manifest', # manifest: csv with true and given labels; list: lines 'train_00001.jpg 5' as for RAF-DB, training images only
+    form:one_of('manifest', 'list')='manifest', # manifest: csv with true and given labels; list: lines 'train_00001.jpg 5', training images only
     with_valid:bool=False, # In a list, the validation or test images too, with their true labels?
     format:Format='auto', # Layout of `path`
     scheme:Scheme=None, # What AffectNet's class numbers mean
+    train:str=None, # Name of the training folder in `path` (train)
+    valid:str=None, # Name of the validation folder in `path` (valid, val, validation or test), or the part of a published data set
     valid_pct:float=None, # Share of the images to hold out with clean labels, where the data set doesn't say which (0.2)
+    images:str=None, # Folder that the names in a csv or a list start from; default: where the file lies
+    fn_col:str=None, # Column of file names in a csv; default: found by its name
+    label_col:str=None, # Column of labels in a csv; default: found by its name
+    valid_col:str=None, # Column in a csv that says which rows are for validation; default: found by its name
+    delimiter:str=None, # Character between the fields of a csv; default: found
+    device:str=None, # Where a model in --probs calculates: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
     overwrite:bool=False, # Replace the file?
 ):
     """Replace training labels of a data set by noisy ones, as a noise model says, and write down which.
 
     Called from Python, wrong arguments raise UsageError or FormatError, an `out` that is there already
-    FileExistsError."""
+    FileExistsError. A folder's model holds no code; a .pkl file that `probs` names is unpickled, which runs whatever
+    code it contains: only open one that you trust."""
     args = SimpleNamespace(**locals())
     from fastai_resup.cli.noise import make_noise
     return make_noise(args)

@@ -9,14 +9,17 @@ __all__ = ['read_probs', 'model_probs', 'model_args']
 
 # %% ../../nbs/cli/04_noise.ipynb #a0000004
 import os
+import warnings
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .common import check_readable
-from .shell import UsageError, check_args, check_choice, check_new_file
-from .predict import load_model
+from .common import check_readable, on_device
+from .shell import UsageError, check_args, check_choice, check_new_file, say
+from .models import load_model
 from ..data.formats import read_table
-from ..data.manifest import NoiseManifest, label_list_text, manifest_text
+from ..data.manifest import (NoiseManifest,
+    is_label_list, label_list_text, manifest_text, wrong_in_list)
+from ..data.names import complete_name, match_files
 from ..data.noise import noise_models
 from ..data.tables import first_few
 from ..files import read_csv, save_text
@@ -26,19 +29,23 @@ def clean_table(
     path, # Data set in any form, see `formats`
     format:str='auto', # Name of its form, or 'auto'
     seed:int=0, # Of the split
-    **args # Extra arguments of the form: `valid_pct`, `scheme`
-)->tuple: # Table (`file`, `label`, `is_valid`), class names in the order of their ids, folder that names are relative to
+    images=None, # Folder that the names in a file start from; None: that of the file
+    **args # Extra arguments of the form: `valid_pct`, `scheme`, `fn_col` …
+)->tuple: # Table (`file`, `label`, `is_valid`), class names in the order of their ids, folder that names are to be relative to
     """The images of a data set with their labels.
 
-    Raises `ValueError` for labels that are noisy already, and what `read_table` raises."""
-    path = Path(path)
-    table,vocab = read_table(path, format, seed, **args)
+    Raises `ValueError` for labels that are noisy already, and what `read_table` raises. Warns of a label list with
+    noisy labels, as it doesn't say which they are."""
+    path = Path(complete_name(path))
+    table,vocab = read_table(path, format, seed, images=images, **args)
     _check_clean(path, table)
-    root = path if path.is_dir() else path.parent
-    return table,vocab,root
+    if path.is_dir(): return table,vocab,path
+    return table,vocab,Path(complete_name(images or path.parent))
 
 def _check_clean(path, table):
     "Raise ValueError where labels differ from the true ones: noise is for labels that are taken as clean"
+    n = wrong_in_list(path) if is_label_list(path) else 0
+    if n: warnings.warn(f'{path} has {n} noisy labels already, and they are taken as true ones: the list does not say which they are')
     if 'true' not in table: return
     noisy = table['true'].notna() & (table['true']!=table['label'])
     if not noisy.any(): return
@@ -47,38 +54,38 @@ def _check_clean(path, table):
 
 # %% ../../nbs/cli/04_noise.ipynb #0000000c
 def read_probs(
-    f, # csv file with the column file and one per class
-    files, # Names of the images, relative to `root`
+    f, # csv file with the column file and one per class, such as that of `resup-predict`
+    files, # Names of the images
     vocab, # Class names
-    root, # Folder of images; names in the csv file may be complete or relative to it
 )->np.ndarray: # Shape (len(files), len(vocab))
     """Probabilities by name of image.
 
-    Raises ValueError naming the file for missing columns, images that aren't there or are there twice, and what is no
-    number."""
-    df = _filled_csv(f, ['file', *vocab])
-    probs = _numbers(f, df, list(vocab))
-    probs.index = _complete(root, df['file'])
-    wanted = _complete(root, files)
-    _check_images(f, probs.index, wanted)
-    return probs.loc[wanted].to_numpy(float)
+    Names match from their end (`match_files`). Raises ValueError naming the file for missing columns, images that
+    aren't there or are there twice, and what is no number."""
+    df = read_csv(f, ['file'])
+    columns = _prob_columns(df, vocab)
+    _check_filled(f, df, ['file', *columns])
+    probs = _numbers(f, df, columns).to_numpy(float)
+    at = match_files(files, df['file'])
+    missing = [o for o,i in zip(files, at) if i<0]
+    if missing: raise ValueError(f'{len(missing)} of {len(files)} training images are not in {f}: {first_few(missing)}')
+    return probs[at]
 
-def _check_images(f, found, wanted):
-    "Raise ValueError for an image that is listed twice, and for images that aren't listed"
-    twice = found[found.duplicated()]
-    if len(twice): raise ValueError(f'{f} has {twice[0]!r} twice')
-    missing = [o for o in wanted if o not in found]
-    if missing: raise ValueError(f'{len(missing)} of {len(wanted)} training images are not in {f}: {first_few(missing)}')
+def _prob_columns(df, vocab):
+    "The columns with the probabilities of the classes, as `resup-predict`, `LabelAudit.save` or others call them"
+    for prefix in ('', 'probability_', 'prob_'):
+        columns = [f'{prefix}{o}' for o in vocab]
+        if set(columns)<=set(df): return columns
+    lacking = ', '.join(str(o) for o in vocab if str(o) not in df)
+    raise ValueError(f"{df.attrs['file']} lacks the columns {lacking}; it has {', '.join(df)}")
 
 # %% ../../nbs/cli/04_noise.ipynb #8c5d0d22
-def _filled_csv(f, columns):
-    "A csv file as text; raises ValueError where a cell of `columns` is empty"
-    df = read_csv(f, columns)
+def _check_filled(f, df, columns):
+    "Raise ValueError where there are no rows, or a cell of `columns` is empty"
     if not len(df): raise ValueError(f'{f} has no rows')
     for c in columns:
         empty = df.index[df[c]=='']
         if len(empty): raise ValueError(f'{f} line {empty[0]}: {c} is empty')
-    return df
 
 def _numbers(f, df, columns):
     "The columns of a table of text as numbers; raises ValueError naming the line where one is none"
@@ -88,25 +95,19 @@ def _numbers(f, df, columns):
     got = df.loc[bad[0], columns].tolist()
     raise ValueError(f'{f} line {bad[0]}: expected {len(columns)} numbers, one per class, got {got}')
 
-def _complete(root, files):
-    "Names below `root` as complete names"
-    return [os.path.abspath(os.path.join(root, o)) for o in files]
-
 # %% ../../nbs/cli/04_noise.ipynb #0000000d
 def model_probs(
-    model, # Folder that `resup-train` wrote, or its model.pkl; opening it runs code from it
-    files, # Names of the images, relative to `root`
+    model, # Folder that `resup-train` wrote; or a .pkl file, whose code is run
+    files, # Complete names of the images
     vocab, # Class names
-    root, # Folder of images
 )->np.ndarray: # Shape (len(files), len(vocab))
     "What a model takes the images for; raises ValueError where its classes are others, or for images that can't be read"
     learn = load_model(model)
     theirs = [str(o) for o in learn.dls.vocab]
     if sorted(theirs)!=sorted(vocab):
         raise ValueError(f'the model {model} knows the classes {theirs}, and the images have {list(vocab)}')
-    paths = [Path(root)/o for o in files]
-    check_readable(paths)
-    dl = learn.dls.test_dl(paths, num_workers=0)
+    check_readable(files)
+    dl = learn.dls.test_dl(files, num_workers=0)
     with learn.no_bar(), learn.no_logging(): probs,_ = learn.get_preds(dl=dl)
     return probs.double().numpy()[:,[theirs.index(o) for o in vocab]]
 
@@ -176,7 +177,8 @@ def _other_classes(text, vocab):
 # %% ../../nbs/cli/04_noise.ipynb #3d1fe70e
 def _matrix(f, vocab):
     "A transition matrix from a csv file: a header of class names, and a row for each, which may begin with its name"
-    df = _filled_csv(f, vocab)
+    df = read_csv(f, vocab)
+    _check_filled(f, df, vocab)
     others = [c for c in df if c not in vocab]
     if len(others)>1: raise ValueError(f'{f} has columns that are no classes: {others}')
     order = df[others[0]].tolist() if others else vocab
@@ -195,14 +197,21 @@ def make_noise(args):
     check_args(seed=args.seed, valid_pct=args.valid_pct)
     check_choice(noise_models, model=args.model)
     _check_form(args.form, args.with_valid)
+    args.out = os.path.expanduser(args.out)
     check_new_file(args.out, args.overwrite)
-    table,vocab,root = clean_table(args.path, args.format, args.seed, scheme=args.scheme, valid_pct=args.valid_pct)
-    given = {o:getattr(args, o) for o in ('rate','rates','matrix','to','inclusive','probs')}
-    noise = model_args(args.model, vocab, **given)
-    if args.model=='instance': noise['probs'] = _training_probs(args.probs, table, vocab, root)
-    m = NoiseManifest.from_table(table, vocab, args.model, args.seed, root, **noise)
-    _write(m, args.out, args.form, args.with_valid, args.overwrite)
+    m,root = _noisy_manifest(args)
+    _write(m, args, root)
     return m
+
+_of_data = 'format','seed','scheme','train','valid','valid_pct','images','fn_col','label_col','valid_col','delimiter'
+_of_noise = 'rate','rates','matrix','to','inclusive','probs'
+
+def _noisy_manifest(args):
+    "The manifest, and the folder that its names are relative to"
+    table,vocab,root = clean_table(args.path, **{o:getattr(args, o) for o in _of_data})
+    noise = model_args(args.model, vocab, **{o:getattr(args, o) for o in _of_noise})
+    if args.model=='instance': noise['probs'] = _training_probs(args, table, vocab)
+    return NoiseManifest.from_table(table, vocab, args.model, args.seed, root, **noise),root
 
 def _check_form(form, with_valid):
     "Raise `UsageError` for a form that nobody writes"
@@ -210,16 +219,17 @@ def _check_form(form, with_valid):
     if with_valid and form=='manifest':
         raise UsageError('--with-valid is for --form list: a manifest has the validation images in any case')
 
-def _training_probs(probs, table, vocab, root):
+def _training_probs(args, table, vocab):
     "Probabilities of the training images, from a csv file or a model"
     files = table['file'][~table['is_valid']].tolist()
-    is_model = Path(probs).is_dir() or Path(probs).suffix=='.pkl'
+    probs = Path(args.probs).expanduser()
+    is_model = probs.is_dir() or probs.suffix in ('.pkl','.safetensors')
     read = model_probs if is_model else read_probs
-    return read(probs, files, vocab, root)
+    with on_device(args.device): return read(probs, files, vocab)
 
-def _write(m, out, form, with_valid, overwrite):
+def _write(m, args, root):
     "Write a manifest, or a label list, and say what is in it"
-    text = manifest_text(m) if form=='manifest' else label_list_text(m, with_valid)
-    save_text(text, out, overwrite)
-    classes = '' if form=='manifest' else f"; classes from 1: {', '.join(m.vocab)}"
-    print(f'{m}\n\nwritten to {out}{classes}')
+    text = manifest_text(m) if args.form=='manifest' else label_list_text(m, args.with_valid)
+    save_text(text, args.out, args.overwrite)
+    classes = '' if args.form=='manifest' else f"; classes from 1: {', '.join(map(str, m.vocab))}"
+    say(f'{m}\n\nwritten to {args.out}, names relative to {root}{classes}')
