@@ -8,55 +8,148 @@ Docs: https://owner.github.io/fastai_resup/data/images.html.md"""
 __all__ = ['FERImage', 'unreadable_images', 'ImageCache']
 
 # %% ../../nbs/data/00_images.ipynb #a0000004
-import mmap
+import io
+import os
+import weakref
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.heap import Arena
 from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
 from fastcore.basics import first
 from fastcore.parallel import parallel
-from fasttransform import Transform
+from fasttransform import ItemTransform
 from fastai.vision.augment import Resize, ResizeMethod
-from fastai.vision.core import PILImage, TensorImage, image2tensor, load_image
+from fastai.vision.core import PILBase, PILImage, TensorImage, image2tensor
 
 # %% ../../nbs/data/00_images.ipynb #00000007
 class FERImage(PILImage):
-    "A `PILImage` (RGB, so grey files become three equal channels) whose reading errors name the file"
+    "A `PILImage` (RGB, so grey files become three equal channels) that stands upright, and whose reading errors name the file"
     @classmethod
     def create(cls,
-        fn:Path|str|torch.Tensor|np.ndarray|bytes|Image.Image, # What `PILImage.create` takes
-        **kwargs # Passed to `PILImage.create`
-    ): # The decoded image, a `FERImage`
-        "The image in `fn`; raises `FileNotFoundError` where there is no such file, and `OSError` naming a file that can't be decoded."
-        if not isinstance(fn, (str,Path)): return super().create(fn, **kwargs)
-        mode = {**cls._open_args, **kwargs}['mode']
-        try: return cls(_to_8bit(load_image(fn)).convert(mode))
-        except FileNotFoundError: raise
-        except Exception as e:
-            raise OSError(f"can't read the image {fn}: {e}. Replace or remove it; `unreadable_images` lists all such files") from e
+        fn, # Path, bytes, open file, Pillow image, array or tensor, see `read_image`
+        mode:str=None, # Pillow's name of the colours; `None`: those of this class, 'RGB'
+    ): # A `FERImage`, a copy of the pixels in `fn`
+        """The image in `fn`, turned as its EXIF data say; transparency is left out, as by Pillow.
+
+        Raises `FileNotFoundError` where there is no such file, `OSError` naming what can't be decoded, `TypeError` for
+        what is no image, and `ValueError` for an array of another shape or without a known white."""
+        return cls(read_image(fn, mode or cls._open_args['mode']))
 
 # %% ../../nbs/data/00_images.ipynb #0d020001
+def read_image(
+    x, # Path, bytes, open file, Pillow image, or an array or tensor of shape (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels
+    mode:str='RGB', # Pillow's name of the colours
+)->Image.Image:
+    "A new image, upright and with 8 bits per channel; raises what `FERImage.create` raises"
+    if isinstance(x, Image.Image): return upright(x, mode)
+    if isinstance(x, (np.ndarray,torch.Tensor)): return upright(_from_pixels(x), mode)
+    if isinstance(x, (str,os.PathLike)): return _decode(x, os.fspath(x), mode)
+    if isinstance(x, (bytes,bytearray)): return _decode(io.BytesIO(x), f'in {len(x)} bytes', mode)
+    if hasattr(x, 'read') and not isinstance(x, io.TextIOBase): return _decode(x, f'in {x!r}', mode)
+    raise TypeError(f"an image is a path, bytes, a file opened by 'rb', a Pillow image, an array or a tensor, not {_kind(x)}")
+
+def _kind(x):
+    "What `x` is, in words"
+    return f'{type(x).__name__}: give one image after the other' if isinstance(x, (list,tuple,dict,set)) else type(x).__name__
+
+def _decode(source, name, mode):
+    "The image in a file; errors call it `name`"
+    try:
+        with Image.open(source) as im: return upright(im, mode)
+    except FileNotFoundError: raise
+    except Exception as e: # whatever a decoder raises on a damaged file
+        raise OSError(f"can't read the image {name}: {e}. {_advice(name)}") from e
+
+def _advice(name):
+    "What to do about a file that can't be read"
+    if name.lower().endswith(('.heic','.heif')): return "Convert it to JPEG: Pillow doesn't read this format of phones"
+    return "Replace or remove it; `unreadable_images` lists all such files"
+
+# %% ../../nbs/data/00_images.ipynb #2b6d0a11
+_turns = dict(zip(range(2, 9), (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90)))
+
+def upright(
+    im:Image.Image, # Any, opened or made
+    mode:str='RGB', # Pillow's name of the colours
+)->Image.Image: # A new image, without EXIF data, that has 8 bits per channel
+    "`im` as a viewer shows it, turned as its EXIF data say; raises ValueError where white isn't known or `mode` can't be had"
+    im.load()
+    turn = _turn(im)
+    res = _to_8bit(im.copy())
+    res.info = {}
+    if res.mode[-1]=='a': res = res.convert(res.mode.upper())
+    res = res.convert(mode)
+    return res if turn is None else res.transpose(turn)
+
+def _turn(im):
+    "What a viewer does to `im` by its EXIF data, `None` for nothing"
+    orientation = 0x0112
+    try: return _turns.get(im.getexif().get(orientation))
+    except Exception: return None # damaged EXIF data say nothing
+
+# %% ../../nbs/data/00_images.ipynb #6f0c54d2
+def _from_pixels(x):
+    "The image in an array or a tensor"
+    channels_first = isinstance(x, torch.Tensor)
+    if channels_first: x = _to_array(x)
+    if not x.size: raise ValueError(f"an array of shape {x.shape} is empty, so it holds no image")
+    pixels = _eight_bits(_channels_last(x, channels_first))
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+def _to_array(x):
+    "A tensor as an array"
+    x = x.detach().cpu()
+    return (x.float() if x.is_floating_point() else x).numpy()
+
+def _channels_last(x, channels_first):
+    "Pixels of shape (H, W) or (H, W, C); `channels_first` decides where both ends of the shape could be channels"
+    ends = [x.ndim==3 and x.shape[i] in (1,2,3,4) for i in (0,2)]
+    if x.ndim!=2 and not any(ends):
+        raise ValueError(f"an image has the shape (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels, not {x.shape}. "
+                         "Of a batch, give one image after the other")
+    if ends[0] and (channels_first or not ends[1]): x = x.transpose(1,2,0)
+    return x[...,0] if x.shape[2:]==(1,) else x
+
+# %% ../../nbs/data/00_images.ipynb #9a3e71c8
 def _to_8bit(im):
-    """A 16-bit grey image scaled to 8 bits, others as they are. (Pillow alone would cut off at 255, so almost all is white.)
-
-    Raises ValueError for wider ones, whose scale isn't known."""
+    "A grey image of more bits scaled to 8, others as they are; Pillow alone would cut off at 255, so almost all is white"
     if im.mode!='F' and im.mode[0]!='I': return im
-    pixels = np.asarray(im).astype(float)
-    if _has_16bit(im.mode, pixels): pixels /= 257
-    else: _check_8bit(im.mode, pixels)
-    return Image.fromarray(pixels.round().astype(np.uint8))
+    pixels = np.asarray(im)
+    high = pixels.max()
+    if im.mode=='I' and pixels.min()>=0 and 255<high<=65535: pixels = pixels.astype(np.uint16) # as older versions of Pillow open 16 bits
+    if im.mode=='F' and 0<high<=1: raise _no_white(pixels) # 1 is white in most arrays, and almost black to Pillow
+    return Image.fromarray(_eight_bits(pixels))
 
-def _has_16bit(mode, pixels):
-    "Does white stand at 65,535? Older versions of Pillow open 16 bits as 'I'"
-    if mode[:4]=='I;16': return True
-    return mode=='I' and pixels.min()>=0 and 255<pixels.max()<=65535
+def _eight_bits(pixels):
+    "Pixels as uint8; raises ValueError where it isn't known which number is white"
+    if pixels.dtype==np.uint8: return pixels
+    white = _white(pixels)
+    return (pixels.astype(float)*255/white).round().astype(np.uint8)
 
-def _check_8bit(mode, pixels):
-    "Raise unless white stands at 255"
+def _white(pixels):
+    "The number that stands for white"
+    kind = pixels.dtype.kind
+    if kind not in 'buif': raise TypeError(f"an image's array holds numbers, not {pixels.dtype}")
     low,high = pixels.min(),pixels.max()
-    share = mode=='F' and 0<high<=1
-    if low>=0 and high<=255 and not share: return
-    raise ValueError(f"32 bits per pixel with values from {low:g} to {high:g}, and no telling what is white: save it with 8 bits")
+    if kind=='b': return 1
+    if pixels.dtype.newbyteorder('=')==np.uint16: return 65535
+    if kind=='f' and low>=0 and high<=1: return 1
+    if low>=0 and high<=255: return 255
+    raise _no_white(pixels)
+
+def _no_white(pixels):
+    "The error for pixels without a known scale"
+    values = f'values from {pixels.min():g} to {pixels.max():g}'
+    return ValueError(f"{pixels.dtype} pixels with {values}, and no telling what is white: give 8 bits (uint8, from 0 to 255)")
 
 # %% ../../nbs/data/00_images.ipynb #0000000b
 def unreadable_images(
@@ -74,49 +167,97 @@ def _read_error(fn):
     try: FERImage.create(fn)
     except OSError as e: return str(e)
 
-# %% ../../nbs/data/00_images.ipynb #0000000f
-class ImageCache(Transform):
-    "Reads images as resized uint8 tensors, and keeps those of `files`; pickled (and exported) without them."
+# %% ../../nbs/data/00_images.ipynb #2f5a9c09
+class ImageReader(ItemTransform):
+    "Reads an image of any form, as `img_cls`; takes the place of an image class in `ImageBlock`"
+    input_types = (object,)  # where `test_dl` enters the pipeline: what is no image is refused by `encodes`
     def __init__(self,
-        files, # Paths of the images to keep
-        img_size:int|tuple=64, # Side of the square, or (height, width), in pixels; images are squished to it
-        img_cls=FERImage # Image class to read with
+        img_cls=FERImage # Image class; one with its own `create` reads by that
     ):
         super().__init__()
-        self.input_types = (Path,str,torch.Tensor,np.ndarray,bytes,Image.Image)  # where `test_dl` enters the pipeline
         self.img_cls = img_cls
-        self.resize = Resize(img_size, method=ResizeMethod.Squish)
-        self.rows = {Path(f):i for i,f in enumerate(files)}
-        shape = self._read(first(self.rows)).shape
-        self.pixels = _shared_bytes((len(files),*shape))
-        self.filled = _shared_bytes((len(files),))
 
     def encodes(self,
-        fn:Path|str|torch.Tensor|np.ndarray|bytes|Image.Image # What `img_cls.create` takes
-    ): # A uint8 `TensorImage`, shape (channels, height, width)
-        "The resized image in `fn`, from memory if it was read before; raises what `img_cls.create` raises."
-        i = self.rows.get(Path(fn)) if isinstance(fn, (str,Path)) else None
-        if i is None: return self._read(fn)
-        if not self.filled[i]:
-            self.pixels[i] = self._read(fn).numpy()
-            self.filled[i] = 1
-        return TensorImage(torch.from_numpy(self.pixels[i].copy()))
+        x # What `FERImage.create` takes
+    ): # Of the image class
+        "The image in `x`; raises what `FERImage.create` raises"
+        return self.read(x)
 
-    def _read(self, fn):
-        "The resized image in `fn`, decoded now"
-        return TensorImage(image2tensor(self.resize(self.img_cls.create(fn))))
+    def read(self,
+        x # What `FERImage.create` takes
+    ): # Of the image class
+        "The image in `x`, decoded now"
+        cls = self.img_cls
+        if _inherits_create(cls): return cls(read_image(x, cls._open_args['mode']))
+        return cls.create(x)
 
     @property
     def create(self):
         "What `ImageBlock` takes from an image class: here, this transform itself"
         return self
 
+def _inherits_create(cls):
+    "Does an image class read as fastai does, without EXIF data?"
+    return getattr(cls.create, '__func__', None) is PILBase.create.__func__
+
+# %% ../../nbs/data/00_images.ipynb #0000000f
+class ImageCache(ImageReader):
+    "Reads images as resized uint8 tensors, and keeps those of `files`; pickled (and exported) without them."
+    def __init__(self,
+        files, # Paths of the images to keep
+        img_size:int|tuple=64, # Side of the square, or (height, width), in pixels; images are squished to it
+        img_cls=FERImage # Image class to read with
+    ):
+        super().__init__(img_cls)
+        self.resize = Resize(img_size, method=ResizeMethod.Squish)
+        self.rows = {Path(f):i for i,f in enumerate(files)}
+        shape = self.read(first(self.rows)).shape
+        self.pixels = SharedBytes((len(files),*shape))
+        self.filled = SharedBytes((len(files),))
+
+    def encodes(self,
+        x # What `FERImage.create` takes
+    ): # A uint8 `TensorImage`, shape (channels, height, width)
+        "The resized image in `x`, from memory if it was read before; raises what `FERImage.create` raises."
+        i = self.rows.get(Path(x)) if isinstance(x, (str,Path)) else None
+        if i is None: return self.read(x)
+        pixels,filled = self.pixels.array,self.filled.array
+        if not filled[i]:
+            pixels[i] = self.read(x).numpy()
+            filled[i] = 1
+        return TensorImage(torch.from_numpy(pixels[i].copy()))
+
+    def read(self,
+        x # What `FERImage.create` takes
+    ): # A uint8 `TensorImage`
+        "The resized image in `x`, decoded now"
+        return TensorImage(image2tensor(self.resize(super().read(x))))
+
     def __getstate__(self):
-        "All but the images"
+        "All but the images, except for a worker process, which shares them"
+        if get_spawning_popen(): return self.__dict__
         return {**self.__dict__, 'rows':{}, 'pixels':None, 'filled':None}
 
 # %% ../../nbs/data/00_images.ipynb #00000010
-def _shared_bytes(shape):
-    "A uint8 array of zeros that forked processes share, without the size limit of /dev/shm"
-    memory = mmap.mmap(-1, int(np.prod(shape)))
-    return np.frombuffer(memory, np.uint8).reshape(shape)
+class SharedBytes:
+    "Zeros in memory that worker processes share, whether they are forked or spawned"
+    def __init__(self,
+        shape # Of `array`
+    ):
+        self._map(_shared_memory(int(np.prod(shape))), shape)
+
+    def _map(self, memory, shape):
+        self.memory,self.shape = memory,shape
+        self.array = np.frombuffer(memory.buffer, np.uint8).reshape(shape)
+
+    def __getstate__(self): return self.memory,self.shape
+    def __setstate__(self, state): self._map(*state)
+
+def _shared_memory(n_bytes):
+    "What multiprocessing shares arrays by; on Linux without the size limit of /dev/shm"
+    if not hasattr(os, 'memfd_create'): return Arena(n_bytes)
+    file = os.memfd_create('images')
+    os.truncate(file, n_bytes)
+    memory = Arena(n_bytes, file)
+    weakref.finalize(memory, os.close, file)
+    return memory

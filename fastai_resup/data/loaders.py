@@ -8,6 +8,9 @@ Docs: https://owner.github.io/fastai_resup/data/loaders.html.md"""
 __all__ = ['FERDataLoaders', 'subset_dls', 'fer_block']
 
 # %% ../../nbs/data/03_loaders.ipynb #a0000004
+import os
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -16,14 +19,16 @@ from fastcore.basics import first, ifnone, patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
 from fastai.data.block import DataBlock, TransformBlock
-from fastai.data.core import DataLoaders, Datasets, TfmdLists
-from fastai.data.transforms import Categorize, MultiCategorize
+from fastai.data.core import DataLoaders, Datasets, FilteredBase, TfmdDL, TfmdLists
+from fastai.data.transforms import Categorize, MultiCategorize, RegexLabeller
 from fastai.vision.augment import Resize, ResizeMethod, aug_transforms
 from fastai.vision.data import ImageBlock, ImageDataLoaders
-from .images import FERImage, ImageCache
+from PIL import Image
+from .images import FERImage, ImageCache, ImageReader
 from .folders import folder_table
-from .tables import (FERItem, SoftCategorize, check_table, class_names, fer_items, fer_table, first_few,
-    item_file, item_label, item_splitter, label_csv, noisy_table, split_table)
+from .checks import check_table, class_names
+from .tables import (FERItem, SoftCategorize, column_list, fer_items, fer_table,
+    first_few, item_file, item_label, item_splitter, label_csv, noisy_table, split_table)
 
 # %% ../../nbs/data/03_loaders.ipynb #0000002c
 class FERDataLoaders(ImageDataLoaders):
@@ -37,9 +42,23 @@ class FERDataLoaders(ImageDataLoaders):
         source, # What `dblock` takes
         **kwargs # Passed to `DataBlock.dataloaders`, such as `bs` and `num_workers`
     ) -> DataLoaders: # Training and validation `DataLoader`, of this class
-        "`DataLoaders` of this class from a `DataBlock`."
+        "`DataLoaders` of this class from a `DataBlock`; raises `TypeError` for an argument that nobody reads."
+        check_options(kwargs, _loader_options(kwargs))
         dls = super().from_dblock(dblock, source, **kwargs)
         return cls(*dls.loaders, path=dls.path, device=dls.device)
+
+    def test_dl(self,
+        test_items, # Images in a list: paths, anything else that `FERImage.create` takes, `FERItem`s; or a table with a column `file`
+        rm_type_tfms=None, # How many of the first transforms to leave out; `None`: found from the first item
+        with_labels:bool=False, # Give labels, too? A path's is the name of its class folder, a table's are in its column `label`
+        **kwargs # Passed to `TfmdDL`, such as `bs` and `num_workers`
+    ) -> TfmdDL:
+        """A `DataLoader` of other images, in their order and not augmented.
+
+        Raises `TypeError` for what is no list of images, and `ValueError` where there is none, or where one has no label."""
+        check_options(kwargs, _parameters(TfmdDL.__init__))
+        if FERItem in self.valid_ds.tls[0].types: test_items = test_list(test_items, self.vocab, with_labels)
+        return super().test_dl(test_items, rm_type_tfms, with_labels, **kwargs)
 
     @property
     def train_files(self) -> L:
@@ -85,6 +104,7 @@ def from_table(cls:FERDataLoaders,
     batch_tfms=None, # Batch transforms in place of the mild augmentation, see `fer_block`; `[]` for none
     img_cls=FERImage, # Image class to read with
     cache:bool=False, # Keep decoded and resized images in memory, see `ImageCache`; not together with `item_tfms`
+    check_files:bool=True, # Look whether each file is there, has content, and is listed once? It takes seconds for a million
     **kwargs
 ) -> FERDataLoaders: # Training and validation `DataLoader`
     """The path that all constructors share: check, split, add noise, build.
@@ -92,23 +112,19 @@ def from_table(cls:FERDataLoaders,
     Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, labels outside the
     vocab, an image with two labels, a class that only the validation set has, an image in both sets (under any name),
     an empty set, a `noise` outside [0, 1], `noise` on soft labels, soft labels that aren't probabilities, or `cache`
-    together with `item_tfms`."""
-    _check_choices(table, valid_pct, noise, cache, item_tfms)
-    to_split = 'is_valid' not in table
-    if seed is None and (noise or to_split): seed = _drawn_seed()
-    if to_split: table = split_table(table, ifnone(valid_pct, 0.2), seed)
+    together with `item_tfms`; `TypeError` for an argument that nobody reads."""
+    _check_arguments(kwargs, table, valid_pct, noise, cache, item_tfms)
     vocab = class_names(table, vocab)
-    table = check_table(table, vocab)
-    if noise: table = noisy_table(table, vocab, noise, seed)
-    if cache:
-        img_cls = ImageCache(table['file'], img_size, img_cls)
-        item_tfms = []
+    table = check_table(table, vocab, files=check_files)
+    table = _split_and_noise(table, vocab, valid_pct, noise, seed)
+    if cache: img_cls,item_tfms = ImageCache(table['file'], img_size, img_cls),[]
     block = fer_block(vocab, img_size, item_tfms, batch_tfms, img_cls, soft='probs' in table)
-    return cls.from_dblock(block, table, path=path, **kwargs)
+    return cls.from_dblock(block, table, path=Path(path).expanduser(), **kwargs)
 
 # %% ../../nbs/data/03_loaders.ipynb #0000002d
-def _check_choices(table, valid_pct, noise, cache, item_tfms):
-    "Raise for arguments that don't suit the columns of `table`, or each other"
+def _check_arguments(options, table, valid_pct, noise, cache, item_tfms):
+    "Raise for arguments that nobody reads, or that don't suit the columns of `table`, or each other"
+    check_options(options, _loader_options(options))
     if cache and item_tfms is not None:
         raise ValueError("cache=True keeps resized images, so it can't go with item_tfms: give one of them")
     if valid_pct is not None and 'is_valid' in table:
@@ -116,9 +132,43 @@ def _check_choices(table, valid_pct, noise, cache, item_tfms):
     if noise and 'probs' in table:
         raise ValueError("noise replaces class ids, and this table has soft labels: give one of them")
 
+def _split_and_noise(table, vocab, valid_pct, noise, seed):
+    "`table` with validation rows and noise, where they are still to be made"
+    to_split = 'is_valid' not in table
+    if seed is None and (noise or to_split): seed = _drawn_seed()
+    if to_split: table = split_table(table, ifnone(valid_pct, 0.2), seed)
+    return noisy_table(table, vocab, noise, seed) if noise else table
+
 def _drawn_seed():
     "A seed from PyTorch's generator, as fastai's `RandomSplitter` draws: `set_seed` makes it repeatable"
     return int(torch.randint(2**31-1, (1,)))
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55a1
+def check_options(
+    given, # Keyword arguments
+    known, # Names that are read
+):
+    "Raise `TypeError` for an argument that isn't among the `known` ones"
+    unknown = first(o for o in given if o not in known)
+    if unknown is None: return
+    if unknown in _other_targets: raise TypeError(f"there is no {unknown}= here. {_one_class}")
+    near = get_close_matches(unknown, known, 1)
+    hint = f"did you mean {near[0]}=?" if near else "the arguments are those of `FERDataLoaders.from_table` and of fastai's `TfmdDL`"
+    raise TypeError(f"{unknown}= would be ignored: {hint}")
+
+_one_class = "ReSup needs one class per image; for other targets use fastai's `ImageDataLoaders`"
+
+_other_targets = 'label_delim','y_block','blocks','get_y','n_inp','n_out'
+
+def _loader_options(given):
+    "Names of what `DataBlock.dataloaders` reads"
+    dl_type = given.get('dl_type') or TfmdDL
+    known = _parameters(FilteredBase.dataloaders) | _parameters(dl_type.__init__)
+    return known | {f'val_{o}' for o in known}
+
+def _parameters(f):
+    "Names of the keyword arguments of a function"
+    return {o.name for o in signature(f).parameters.values() if o.kind!=o.VAR_KEYWORD}-{'self','dataset'}
 
 # %% ../../nbs/data/03_loaders.ipynb #00000039
 @patch(cls_method=True)
@@ -126,7 +176,7 @@ def _drawn_seed():
 def from_folder(cls:FERDataLoaders,
     path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
     train:str='train', # Name of the training folder
-    valid:str='valid', # Name of the validation folder
+    valid:str=None, # Name of the validation folder; `None`: the first that is there of valid, val, validation and test
     valid_pct:float=None, # Share of each training class to hold out, in place of the validation folder; 0.2 where there is none
     **kwargs
 ) -> FERDataLoaders: # Training and validation `DataLoader`
@@ -136,6 +186,87 @@ def from_folder(cls:FERDataLoaders,
     `FERDataLoaders.from_table` raises."""
     table = folder_table(path, train, valid, valid_pct)
     return cls.from_table(table, path=path, valid_pct=valid_pct, **kwargs)
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55a5
+def test_list(
+    items, # What `FERDataLoaders.test_dl` takes
+    vocab, # Class names in the order of their ids
+    with_labels:bool=False, # Make `FERItem`s?
+)->list: # Images or `FERItem`s; never both
+    "A list of test images; raises what `FERDataLoaders.test_dl` raises"
+    if isinstance(items, pd.DataFrame): items = _table_rows(items, with_labels)
+    items = _as_list(items)
+    if not items: raise ValueError("there are no images in the list")
+    if with_labels: return _labelled(items, vocab)
+    only_items = all(isinstance(o, FERItem) for o in items)
+    return items if only_items else [getattr(o, 'file', o) if isinstance(o, FERItem) else o for o in items]
+
+def _table_rows(table, with_labels):
+    "The images of a table, as `FERItem`s where it has labels"
+    needed = ['file','label'] if with_labels else ['file']
+    lacking = [o for o in needed if o not in table]
+    if lacking:
+        raise ValueError(f"the table has no column {lacking[0]}; it has {list(table.columns)}. `fer_table` gives columns these names")
+    return fer_items(table) if 'label' in table else column_list(table['file'])
+
+def _as_list(items):
+    "One image or several as a list"
+    if isinstance(items, (str,os.PathLike,bytes,Image.Image,FERItem)) or hasattr(items, 'read'): return [items]
+    if isinstance(items, torch.Tensor) or isinstance(items, np.ndarray) and items.dtype.kind not in 'OU':
+        shape = tuple(items.shape)
+        raise TypeError(f"an array of shape {shape} may be one image or several: give [x] for one, list(x) for several")
+    try: return list(items)
+    except TypeError: raise TypeError(f"give images in a list, not {type(items).__name__}") from None
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55a6
+def _labelled(items, vocab):
+    "`FERItem`s of files in class folders; those that are there already stay"
+    files = [o for o in items if not isinstance(o, FERItem)]
+    odd = [type(o).__name__ for o in files if not isinstance(o, (str,os.PathLike))]
+    if odd: raise ValueError(f"{odd[0]} has no label: {_give_table}")
+    labels = dict(zip(files, folder_labels(files, vocab)))
+    items = [o if isinstance(o, FERItem) else FERItem(os.fspath(o), labels[o]) for o in items]
+    _check_known([o.label for o in items], vocab)
+    return items
+
+def _check_known(labels, vocab):
+    "Raise for labels that are no class names"
+    unknown = {str(o) for o in labels if o not in vocab.o2i}
+    if unknown: raise ValueError(f"labels must be in the vocab {list(vocab)}, not {first_few(sorted(unknown))}")
+
+_give_table = "give a table with the columns file and label, `test_dl(table, with_labels=True)`"
+
+def folder_labels(
+    files, # Paths
+    vocab, # Class names in the order of their ids
+)->list: # A class name for each file
+    "The class folder that each file is in, at any depth; raises `ValueError` naming files that are in none"
+    folders = [os.path.dirname(os.path.abspath(f)) for f in files]
+    found = _class_folders(set(folders), vocab)
+    lacking = [str(f) for f,o in zip(files, folders) if found[o] is None]
+    if lacking:
+        raise ValueError(f"no label for {len(lacking)} of {len(files)} files, as no folder of theirs is one of the classes "
+                         f"{list(vocab)}: {first_few(lacking)}. Where folders have other names, {_give_table}")
+    return [found[o] for o in folders]
+
+def _class_folders(folders, vocab):
+    "The class of each folder, `None` where it isn't in a class folder; folders above all of them don't count"
+    if not folders: return {}
+    top = Path(os.path.commonpath(folders))
+    names = {_alike(o):o for o in vocab}
+    names.update({str(o):o for o in vocab})
+    return {o: _class_above(Path(o), top, names) for o in folders}
+
+def _alike(name):
+    "A class name without capitals and outer blanks: train/Anger and test/anger are the same class"
+    return str(name).strip().casefold()
+
+def _class_above(folder, top, names):
+    "The nearest class among a folder and those above it, up to `top`; `None` if there is none"
+    for o in (folder,*folder.parents):
+        for name in (o.name,_alike(o.name)):
+            if name in names: return names[name]
+        if o==top: return None
 
 # %% ../../nbs/data/03_loaders.ipynb #00000031
 @patch(cls_method=True)
@@ -162,17 +293,90 @@ def from_csv(cls:FERDataLoaders,
     path:str|Path, # Folder of the csv file, which relative file names start from
     csv_fname:str='labels.csv', # Name of the csv file
     header='infer', # `None` for a file without a header, whose columns are numbered from 0
-    delimiter:str=None, # Character between the fields; `None`: a comma
-    vocab=None, # Class names, as text, in the order of their ids; sorted names of all labels if not given
+    delimiter:str=None, # Character between the fields; `None`: found by the first rows, a comma, semicolon, tab or `|`
+    vocab=None, # Class names in the order of their ids; sorted names of all labels if not given
     **kwargs
 ) -> FERDataLoaders: # Training and validation `DataLoader`
     """From a csv file with one row per image, whose class names are text; formula guards, as `save_csv` writes them, are taken away.
 
     Raises `FileNotFoundError` if it isn't there, `ValueError` naming the line of what isn't csv, and what
     `FERDataLoaders.from_df` raises."""
-    if vocab is not None: vocab = [str(o) for o in vocab]
     df = label_csv(Path(path)/csv_fname, vocab=vocab, header=header, delimiter=delimiter)
     return cls.from_df(df, path, vocab=vocab, **kwargs)
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55b1
+@patch(cls_method=True)
+@delegates(FERDataLoaders.from_table, but=['table'])
+def from_lists(cls:FERDataLoaders,
+    path:str|Path, # Where the learner writes
+    fnames, # Image files, as they can be opened
+    labels, # Class name of each
+    **kwargs
+) -> FERDataLoaders: # Training and validation `DataLoader`
+    """From files and their labels.
+
+    Raises `ValueError` for more or fewer labels than files, and what `FERDataLoaders.from_table` raises."""
+    files,labels = list(fnames),list(labels)
+    if len(files)!=len(labels): raise ValueError(f"{len(files)} files and {len(labels)} labels: give one label for each file")
+    table = pd.DataFrame(dict(file=list(map(os.fspath, files)), label=pd.Series(labels, dtype=object)), dtype=object)
+    return cls.from_table(table, path=path, **kwargs)
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55b2
+@patch(cls_method=True)
+@delegates(FERDataLoaders.from_table, but=['table'])
+def from_path_func(cls:FERDataLoaders,
+    path:str|Path, # Where the learner writes
+    fnames, # Image files, as they can be opened
+    label_func, # Function from a file, as it is in `fnames`, to its class name
+    **kwargs
+) -> FERDataLoaders: # Training and validation `DataLoader`
+    """From files, and a function that gives their labels.
+
+    Raises `ValueError` naming a file for which it fails, and what `FERDataLoaders.from_lists` raises."""
+    files = list(fnames)
+    return cls.from_lists(path, files, [_call_label_func(label_func, f) for f in files], **kwargs)
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55b3
+def _call_label_func(label_func, file):
+    "The label of a file; an error names the file"
+    try: return label_func(file)
+    except Exception as e: raise ValueError(f"no label for {file}: {type(e).__name__}: {e}") from e
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55b4
+@patch(cls_method=True)
+@delegates(FERDataLoaders.from_table, but=['table'])
+def from_name_func(cls:FERDataLoaders,
+    path:str|Path, # Where the learner writes
+    fnames, # Image files, as they can be opened
+    label_func, # Function from a file's name, without its folder, to its class name
+    **kwargs
+) -> FERDataLoaders: # Training and validation `DataLoader`
+    "From files, and a function that gives the labels from their names; raises what `FERDataLoaders.from_path_func` raises."
+    return cls.from_path_func(path, fnames, lambda f: label_func(Path(f).name), **kwargs)
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55b5
+@patch(cls_method=True)
+@delegates(FERDataLoaders.from_table, but=['table'])
+def from_path_re(cls:FERDataLoaders,
+    path:str|Path, # Where the learner writes
+    fnames, # Image files, as they can be opened
+    pat:str, # Regular expression whose first group is the class name in the path
+    **kwargs
+) -> FERDataLoaders: # Training and validation `DataLoader`
+    "From files whose paths have the labels; raises what `FERDataLoaders.from_path_func` raises."
+    return cls.from_path_func(path, fnames, RegexLabeller(pat), **kwargs)
+
+# %% ../../nbs/data/03_loaders.ipynb #7c1e55b6
+@patch(cls_method=True)
+@delegates(FERDataLoaders.from_table, but=['table'])
+def from_name_re(cls:FERDataLoaders,
+    path:str|Path, # Where the learner writes
+    fnames, # Image files, as they can be opened
+    pat:str, # Regular expression whose first group is the class name in the file's name
+    **kwargs
+) -> FERDataLoaders: # Training and validation `DataLoader`
+    "From files whose names have the labels; raises what `FERDataLoaders.from_path_func` raises."
+    return cls.from_name_func(path, fnames, RegexLabeller(pat), **kwargs)
 
 # %% ../../nbs/data/03_loaders.ipynb #6cb4ecb9
 def subset_dls(
@@ -230,8 +434,7 @@ def _to_category(target):
 def _check_labels(labels, n, vocab):
     "Raise for new labels that aren't `n` class names"
     if len(labels)!=n: raise ValueError(f"{len(labels)} new labels for {n} images: give one for each")
-    unknown = {str(o) for o in labels if o not in vocab.o2i}
-    if unknown: raise ValueError(f"new labels must be in the vocab {list(vocab)}, not {first_few(sorted(unknown))}")
+    _check_known(labels, vocab)
 
 # %% ../../nbs/data/03_loaders.ipynb #0000001b
 def fer_block(
@@ -245,10 +448,11 @@ def fer_block(
     "The `DataBlock` behind `FERDataLoaders`."
     if item_tfms is None: item_tfms = Resize(img_size, method=ResizeMethod.Squish)
     if batch_tfms is None: batch_tfms = aug_transforms(max_rotate=0, max_warp=0, max_lighting=0, max_zoom=1.1)
+    image_reader = img_cls if isinstance(img_cls, ImageReader) else ImageReader(img_cls)
     categorize = SoftCategorize if soft else Categorize
     target = TransformBlock(type_tfms=categorize(vocab=list(vocab), sort=False))
     return DataBlock(
-        blocks=(ImageBlock(img_cls), target),
+        blocks=(ImageBlock(image_reader), target),
         get_items=fer_items, splitter=item_splitter,
         get_x=item_file, get_y=item_label,
         item_tfms=item_tfms, batch_tfms=batch_tfms)
