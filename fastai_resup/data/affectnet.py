@@ -246,7 +246,7 @@ def _read_folders(path, n_ids):
     "Files and class numbers of the numbered folders in `path`"
     if not path.is_dir():
         raise FileNotFoundError(f"{path} not found: expected folders {path}/0 to {n_ids-1}")
-    df = class_table(path)
+    df,_ = class_table(path)
     bad = sorted(set(df['label'])-set(map(str, range(n_ids))))
     if bad:
         raise ValueError(f"{path} has the folders {first_few(bad)}, expected 0 to {n_ids-1}: "

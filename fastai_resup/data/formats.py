@@ -82,7 +82,7 @@ class DataFormat:
 def images_table(
     path:str|Path, # Folder with `train/<class>/…` and `valid/<class>/…`, or with the class folders themselves
     train:str='train', # Name of the training folder
-    valid:str='valid', # Name of the validation folder
+    valid:str=None, # Name of the validation folder; `None`: the first of valid, val, validation and test
     valid_pct:float=None, # Where given, the training images alone, without `is_valid`
 )->tuple: # Table (`file`, `label` and, unless it is to be split, `is_valid`), and class names
     "The images of a folder per class; raises what `folder_table` raises."
