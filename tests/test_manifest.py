@@ -17,11 +17,11 @@ from fastcore.foundation import L
 from fastai_resup.audit import LabelAudit
 from fastai_resup.callbacks import ReSup
 from fastai_resup.data.loaders import FERDataLoaders
-from fastai_resup.data.manifest import ManifestError, NoiseManifest, label_list_text, leaves_folder, manifest_text
+from fastai_resup.data.manifest import ManifestError, NoiseManifest, label_list_text, manifest_text
 from fastai_resup.data.noise import noise_models
 from fastai_resup.data.rafdb import join_rafdb, rafdb_classes
 from fastai_resup.data.tables import items_table
-from fastai_resup.files import guard_formula, unguard_formula
+from fastai_resup.files import guard_formula, leaves_folder, unguard_formula
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.passes import keep_order
 from fastai_resup.synth import make_faces

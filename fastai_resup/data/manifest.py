@@ -14,16 +14,19 @@ import io
 import json
 import os
 import re
+import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
+from .names import complete_name, names_below
 from .noise import noise_models, noise_report
-from .rafdb import rafdb_classes, rafdb_file
-from .tables import first_few
-from ..files import (csv_rows, guard_formula, links_outside, save_text,
-    text_column, unguard_formula)
+from .rafdb import LabelListError, rafdb_classes, rafdb_file
+from .tables import first_few, to_split
+from ..files import (csv_rows, guard_formula, leaves_folder, links_outside,
+    save_text, text_column, unguard_formula)
 
 # %% ../../nbs/data/09_manifest.ipynb #0000003c
 class ManifestError(ValueError):
@@ -37,15 +40,16 @@ class NoiseManifest:
     Raises `ManifestError` for what can't be.
     Made by `from_table` from true labels and a noise model, by `read` from a file, or directly from labels of any
     origin."""
-    df:pd.DataFrame # `file` (relative, with `/`), `true` and `label` (class names) and `is_valid`, one row per image
-    vocab:tuple # Class names, in the order of their ids
+    df:pd.DataFrame # `file` (relative with `/`, or complete), `true` and `label` (class names) and `is_valid`, one row per image
+    vocab:tuple # Class names (text or whole numbers), in the order of their ids
     model:str # Name in `noise_models`, or in words where the labels are from
     args:dict # Arguments of the noise model
     seed:int=None # Seed of the noise model; None where it had none
 
     def __post_init__(self):
-        object.__setattr__(self, 'vocab', tuple(self.vocab))
-        object.__setattr__(self, 'df', _checked_rows(self.df, self.vocab))
+        vocab = tuple(int(o) if isinstance(o, Integral) else o for o in self.vocab)
+        object.__setattr__(self, 'vocab', vocab)
+        object.__setattr__(self, 'df', _checked_rows(self.df, vocab))
 
     def __len__(self): return len(self.df)
 
@@ -74,62 +78,62 @@ class NoiseManifest:
 _columns = ['file', 'true', 'label', 'is_valid']
 
 def _checked_rows(df, vocab):
-    "`df` with the columns of a manifest in order; ManifestError naming the row that can't be"
-    _check_vocab(vocab)
+    "`df` with the columns of a manifest in order, and classes as in `vocab`; ManifestError naming the row that can't be"
+    classes = _class_by_text(vocab)
     lacking = [c for c in _columns if c not in df]
     if lacking:
         raise ManifestError(f"a manifest needs the columns {_columns}, and {lacking} are missing")
     if not len(df):
         raise ManifestError("a manifest needs at least one image")
+    _check_rows(df[_columns], classes)
     df = df[_columns].reset_index(drop=True)
-    _check_rows(df, set(vocab))
-    names = {c:text_column(df[c]) for c in _columns[:3]}
-    return df.assign(**names, is_valid=df.is_valid.astype(bool))
+    names = {c:text_column(classes[str(o)] for o in df[c]) for c in ('true','label')}
+    return df.assign(file=text_column(df.file), **names, is_valid=df.is_valid.astype(bool))
 
-def _check_rows(df, known):
-    "Raise _RowError for the first row that can't be, or that names the image of another"
-    seen = set()
-    for i,row in enumerate(df.itertuples(index=False, name=None)):
-        file = row[0]
-        why = _row_error(*row, known)
-        if not why and file in seen: why = f"{file!r} is listed twice"
-        if why: raise _RowError(i, why)
-        seen.add(file)
-
-def _check_vocab(vocab):
-    "Raise ManifestError unless class names are different texts"
-    named = all(isinstance(o, str) and o for o in vocab)
-    if named and len(set(vocab))==len(vocab): return
+def _class_by_text(vocab):
+    "Each class by its text; ManifestError unless they are different texts or whole numbers"
+    named = all(isinstance(o, (str,int)) and not isinstance(o, bool) and o!='' for o in vocab)
+    classes = {str(o):o for o in vocab}
+    if named and len(classes)==len(vocab): return classes
     raise ManifestError(f"vocab must hold different class names, got {list(vocab)}")
 
-def _row_error(file, true, label, valid, known):
+def _check_rows(df, classes):
+    "Raise ManifestError for the first row that can't be, or that names the image of another"
+    seen = {}
+    for i,row in enumerate(df.itertuples(index=False, name=None)):
+        why = _row_error(*row, classes)
+        first = seen.setdefault(row[0], i)
+        if not why and first!=i: why = f"{row[0]!r} is listed twice, in {_place(df, first)} {_difference(df.iloc[first], row)}"
+        if why: raise ManifestError(f"{_place(df, i)}: {why}")
+
+def _place(df, i):
+    "What to call a row in an error: the line of its file where that is known, else its place"
+    if df.index.name!='line': return f'row {i}'
+    return f"{df.attrs.get('file', '')} line {df.index[i]}".strip()
+
+def _difference(a, b):
+    "What another row says of the same image"
+    _,true,label,is_valid = b
+    if (str(a.true),str(a.label))!=(str(true),str(label)): return f'with the label {a.label!r}, and here {label!r}'
+    return 'for the other set' if a.is_valid!=is_valid else 'with the same label'
+
+def _row_error(file, true, label, valid, classes):
     "What is wrong with a row, None if nothing is"
     if not isinstance(file, str) or not file or '\0' in file:
         return f"{file!r} is no file name"
-    if leaves_folder(file):
+    if leaves_folder(file) and not _is_elsewhere(file):
         return f"{file!r} leaves the image folder: names must be relative to it, without '..'"
     for col,c in (('true',true), ('label',label)):
-        if not isinstance(c, str) or c not in known:
-            return f"{col} is {c!r}, none of the classes {sorted(known)[:20]}"
+        if not isinstance(c, (str,Integral)) or str(c) not in classes:
+            return f"{col} is {c!r}, none of the classes {list(classes)[:20]}"
     if valid not in (True, False):
         return f"is_valid is {valid!r}: expected true or false"
-    if valid and label!=true:
+    if valid and str(label)!=str(true):
         return f"{file!r} is for validation, and its label {label!r} isn't the true one, {true!r}"
 
-class _RowError(ManifestError):
-    "A row of a manifest, counted from 0, that isn't right"
-    def __init__(self, row, why):
-        super().__init__(f"row {row}: {why}")
-        self.row = row
-        self.why = why
-
-# %% ../../nbs/data/09_manifest.ipynb #0000003f
-def leaves_folder(
-    file:str, # Name of a file, in a file that somebody else may have written
-)->bool:
-    "Is `file` absolute, on any system, or does it climb by `..`?"
-    absolute = re.match(r'[/\\]|[A-Za-z]:', file)
-    return bool(absolute) or '..' in re.split(r'[/\\]', file)
+def _is_elsewhere(file):
+    "Is `file` a complete name on this system, without a detour?"
+    return os.path.isabs(file) and '..' not in re.split(r'[/\\]', file)
 
 # %% ../../nbs/data/09_manifest.ipynb #00000042
 def _recorded(v):
@@ -146,15 +150,6 @@ def _checksum(a):
     sha256 = hashlib.sha256(a.tobytes()).hexdigest()
     return dict(shape=list(a.shape), sha256=sha256)
 
-def _relative(files, root):
-    "`files` relative to `root`, with `/`"
-    if root is None: return [str(f) for f in files]
-    root = os.path.abspath(root)
-    def below(f):
-        full = os.path.join(root, f)
-        return Path(os.path.relpath(full, root)).as_posix()
-    return [below(f) for f in files]
-
 # %% ../../nbs/data/09_manifest.ipynb #00000043
 @patch(cls_method=True)
 def from_table(cls:NoiseManifest,
@@ -162,7 +157,7 @@ def from_table(cls:NoiseManifest,
     vocab, # Class names, in the order of their ids
     model:str='symmetric', # Name in `noise_models`
     seed:int=0, # Seed of the noise
-    root:str|Path=None, # Folder of images that names are to be relative to; None: names are relative already
+    root:str|Path=None, # Folder of images that names are to be relative to, however it and they are spelled; None: they stay as they are
     **args # Arguments of the noise model, such as `rate`; `probs` needs a row per training image, in the order of `table`
 )->NoiseManifest: # In the order of `table`
     """Give the training images of `table` noisy labels by a noise model.
@@ -171,18 +166,36 @@ def from_table(cls:NoiseManifest,
     raises."""
     if model not in noise_models: raise ValueError(f"model must be one of {list(noise_models)}, got {model!r}")
     recorded = {k:_recorded(v) for k,v in args.items()}
-    clean = cls(_clean_rows(table, root), vocab, model, recorded, seed)
+    rows = _unrepeated(_clean_rows(table, root))
+    clean = cls(rows, vocab, model, recorded, seed)
     noisy = _noisy_ids(clean, args)
     df = clean.df.copy()
-    df.loc[~df.is_valid,'label'] = np.array(clean.vocab, dtype=object)[noisy]
+    df.loc[~df.is_valid,'label'] = text_column(clean.vocab).to_numpy()[noisy]
     return cls(df, clean.vocab, model, recorded, seed)
 
 def _clean_rows(table, root):
     "Rows of a manifest whose labels are the true ones"
     labels = table['label'].to_numpy(object)
-    files = text_column(_relative(table['file'], root))
+    files = _named(table['file'], root)
     is_valid = table['is_valid'].to_numpy() if 'is_valid' in table else False
-    return pd.DataFrame(dict(file=files, true=labels, label=labels, is_valid=is_valid))
+    rows = dict(file=text_column(files, table.index), true=labels, label=labels, is_valid=is_valid)
+    res = pd.DataFrame(rows, table.index)
+    res.attrs = table.attrs
+    return res
+
+def _named(files, root):
+    "Names of images relative to `root`, and a warning that counts those that can't be"
+    if root is None: return [str(f) for f in files]
+    names = names_below(files, root)
+    away = [f for f in names if os.path.isabs(f)]
+    if away: warnings.warn(f"{len(away)} of {len(names)} images lie outside {root}, so they keep complete names: {first_few(away, 3)}")
+    return names
+
+def _unrepeated(rows):
+    "Rows without those that are there already, and a warning that counts these"
+    again = rows.duplicated()
+    if again.any(): warnings.warn(f"{again.sum()} rows are repeated, and count once: {first_few(rows.file[again])}")
+    return rows[~again]
 
 def _noisy_ids(m, args):
     "Given class ids of the training images, by the noise model of a manifest"
@@ -217,7 +230,7 @@ def manifest_text(
     """What `NoiseManifest.save` writes; text is quoted where it has a line end in it.
 
     Raises `ManifestError` for arguments of the noise model that json can't hold."""
-    names = {c: text_column(map(guard_formula, m.df[c])) for c in _columns[:3]}
+    names = {c: text_column(guard_formula(str(o)) for o in m.df[c]) for c in _columns[:3]}
     rows = m.df.assign(**names).itertuples(index=False, name=None)
     quoting = csv.QUOTE_ALL if _has_line_end(m) else csv.QUOTE_MINIMAL
     text = io.StringIO(newline='')
@@ -227,7 +240,7 @@ def manifest_text(
 
 def _has_line_end(m):
     "Is there a line end in any name?"
-    return any(re.search('[\r\n]', o) for o in (*m.df.file, *m.vocab))
+    return any(re.search('[\r\n]', str(o)) for o in (*m.df.file, *m.vocab))
 
 # %% ../../nbs/data/09_manifest.ipynb #0000004a
 @patch(cls_method=True)
@@ -238,14 +251,14 @@ def read(cls:NoiseManifest,
 
     Raises `ManifestError` naming the file, and the line where there is one, for everything that isn't as it was
     written."""
+    if is_label_list(f): raise ManifestError(f"{f} line 1: a label list, which has no true labels: `list_table` reads it")
     rows = _read_rows(f)
     head = _read_head(f, *rows[:1])
     _check_header(f, *rows[1:2])
     df = _read_table(f, rows[2:])
     made = {k:head[k] for k in ('vocab', 'model', 'args', 'seed')}
     try: m = cls(df, **made)
-    except _RowError as e: raise ManifestError(f"{f} line {df.index[e.row]}: {e.why}") from e
-    except ManifestError as e: raise ManifestError(f"{f}: {e}") from e
+    except ManifestError as e: raise ManifestError(f"{f}{'' if str(e)[:5]=='line ' else ':'} {e}") from e
     _check_counts(f, head, m)
     return m
 
@@ -255,7 +268,9 @@ def _read_rows(f):
     try: return list(csv_rows(f))
     except FileNotFoundError as e: raise ManifestError(f"{f} not found: expected a noise manifest") from e
     except OSError as e: raise ManifestError(f"{f} can't be read: {e.strerror}") from e
-    except ValueError as e: raise ManifestError(str(e)) from e # it names file and line
+    except ValueError as e:
+        names_line = str(e).startswith(f'{f} line ')
+        raise ManifestError(str(e) if names_line else f"{f} line 1: no noise manifest: {e}") from e
 
 def _check_header(f, row=(2,[])):
     "Raise ManifestError unless the second row, a pair (line, fields), names the columns"
@@ -275,7 +290,7 @@ def _read_table(f, rows):
             raise ManifestError(f'{f} line {line}: expected 4 fields, got {n}')
         cells.append(_read_cells(*fields[:4]))
         lines.append(line)
-    return pd.DataFrame(cells, lines, columns=_columns, dtype=object)
+    return pd.DataFrame(cells, pd.Index(lines, name='line'), columns=_columns, dtype=object)
 
 _flags = dict(
     true=True,
@@ -323,7 +338,7 @@ def _head_error(head):
         return f"version {version!r} is unknown; this version of fastai_resup reads {_version}"
     bad = [k for k,kind in _kinds.items() if k not in head or not isinstance(head[k], kind)]
     if bad: return f"{', '.join(bad)} missing or of a wrong kind"
-    if not all(isinstance(o, str) for o in head['vocab']):
+    if not all(isinstance(o, (str,int)) for o in head['vocab']):
         return "vocab must be a list of class names"
 
 # %% ../../nbs/data/09_manifest.ipynb #0000004c
@@ -338,14 +353,15 @@ def save(self:NoiseManifest,
 # %% ../../nbs/data/09_manifest.ipynb #00000052
 @patch
 def table(self:NoiseManifest,
-    root:str|Path='.', # Folder of images
-)->pd.DataFrame: # `file` (below `root`), `label`, `true` and `is_valid`
+    root:str|Path='.', # Folder of images, which may begin with `~`
+)->pd.DataFrame: # `file` (below `root`, unless the image lies elsewhere), `label`, `true` and `is_valid`
     """What `FERDataLoaders.from_table` takes: true labels become `true_targs`. (`from_df` needs `valid_col='is_valid', true_col='true'`.)
 
     Raises `ManifestError` naming up to ten images that a link leads out of `root`; whether the files exist isn't
     checked here."""
+    root = os.path.expanduser(root)
     files = [os.path.join(root, f) for f in self.df.file]
-    out = links_outside(files, root)
+    out = links_outside([f for f,name in zip(files, self.df.file) if f!=name], root)
     if out:
         what = f'{len(out)} images are links that leave {root}'
         raise ManifestError(f'{what}: {first_few(out)}. Copy them into the folder')
@@ -355,22 +371,31 @@ def table(self:NoiseManifest,
 # %% ../../nbs/data/09_manifest.ipynb #00000057
 def label_list_text(
     m:NoiseManifest, # Whose labels
-    with_valid:bool=False, # The validation rows too, with their true labels?
+    with_valid:bool=False, # The validation rows too, with their true labels? They come last
 )->str: # Lines such as `train_00001.jpg 5`, class numbers from 1 in the order of the vocab
     "The given labels as a label list; raises `ManifestError` for a name with a line end in it, or two images with one name"
-    df = m.df if with_valid else m.df[~m.df.is_valid]
+    train = m.df[~m.df.is_valid]
+    df = pd.concat([train, m.df[m.df.is_valid]]) if with_valid else train
     names = df.file
     if m.vocab==tuple(rafdb_classes): names = names.map(_list_name)
     _check_list_names(names)
     numbers = {c:i for i,c in enumerate(m.vocab, 1)}
     lines = [f'{name} {numbers[label]}\n' for name,label in zip(names, df.label)]
-    return ''.join(lines)
+    return _list_head(m, names, len(train))+''.join(lines)
 
 # %% ../../nbs/data/09_manifest.ipynb #00000058
 def _list_name(f):
     "RAF-DB's name of an image, wherever it lies; other names as they are"
     found = re.fullmatch(r'(?:.*/)?(train|test)_([0-9]+)(?:_aligned)?\.(?:jpg|jpeg|png)', f, re.S)
     return rafdb_file(found[1], int(found[2])) if found else f
+
+_list_format = 'fastai_resup label list'
+
+def _list_head(m, names, n_train):
+    "The first line of a list, none for RAF-DB's"
+    if m.vocab==tuple(rafdb_classes) and names.str.fullmatch(r'(train|test)_[0-9]+\.jpg').all(): return ''
+    head = dict(format=_list_format, version=_version, vocab=list(m.vocab), training=n_train, wrong=m.report().n_flips)
+    return f'# {json.dumps(head)}\n'
 
 def _check_list_names(names):
     "Raise ManifestError for names that a label list can't hold"
@@ -382,3 +407,66 @@ def _check_list_names(names):
     if len(twice):
         first = twice.iloc[0]
         raise ManifestError(f'{first!r} would be listed twice')
+
+# %% ../../nbs/data/09_manifest.ipynb #74db84b5
+def is_label_list(
+    path:str|Path, # Folder or file
+)->bool:
+    "Is `path` a list that `label_list_text` made of other data than RAF-DB?"
+    if not os.path.isfile(path): return False
+    begin = f'# {{"format": "{_list_format}"'.encode()
+    with open(path, 'rb') as f: return f.read(len(begin)+3).removeprefix(b'\xef\xbb\xbf').startswith(begin)
+
+def list_table(
+    path:str|Path, # Such a list
+    images:str|Path=None, # Folder that names are relative to; None: that of the list
+    valid_pct:float=None, # Where given, the training images alone, without `is_valid`
+)->tuple: # Table (complete names in `file`, `label` and, where the list has validation images, `is_valid`), and class names
+    "The rows of a label list with its own first line; raises `LabelListError` naming file and line for what can't be"
+    head,rows = _read_list(path)
+    root = complete_name(os.path.dirname(path) if images is None else images)
+    files = text_column(os.path.join(root, name) for name,_ in rows)
+    labels = text_column(head['vocab'][number-1] for _,number in rows)
+    table = pd.DataFrame(dict(file=files, label=labels))
+    table.index = pd.RangeIndex(2, len(table)+2, name='line')
+    table.attrs['file'] = str(path)
+    if head['training']==len(table): return table,head['vocab']
+    table['is_valid'] = table.index>=head['training']+2
+    return to_split(table, valid_pct),head['vocab']
+
+def wrong_in_list(
+    path:str|Path, # A list for which `is_label_list` holds
+)->int:
+    "How many of its labels are noisy, by its own first line; raises `LabelListError` where that is damaged"
+    return _read_list(path)[0]['wrong']
+
+# %% ../../nbs/data/09_manifest.ipynb #4ed9d8ea
+def _read_list(path):
+    "First line of a list, and a name and a class number of each other line"
+    with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f: first,*lines = f.read().rstrip('\n').split('\n')
+    head = _read_list_head(path, first)
+    rows = [_list_row(f'{path} line {i}', text.removesuffix('\r'), len(head['vocab'])) for i,text in enumerate(lines, 2)]
+    if not 0<=head['training']<=len(rows) or not rows:
+        raise LabelListError(f"{path} line 1: it says {head['training']} training images, and there are {len(rows)} rows: the file was cut short")
+    return head,rows
+
+def _read_list_head(path, text):
+    "The first line of a list as a checked dict"
+    kinds = dict(vocab=list, training=int, wrong=int)
+    try:
+        head = json.loads(text[2:])
+        damaged = [k for k,kind in kinds.items() if not isinstance(head[k], kind)]
+        _class_by_text(head['vocab'])
+    except (KeyError, ValueError, RecursionError) as e: raise LabelListError(f'{path} line 1: damaged: {e}') from e
+    if damaged: raise LabelListError(f"{path} line 1: {', '.join(damaged)} of a wrong kind")
+    if head.get('version')!=_version: raise LabelListError(f"{path} line 1: version {head.get('version')!r} is unknown")
+    return head
+
+def _list_row(place, text, n_classes):
+    "Name and class number of a line"
+    row = re.fullmatch(r'(.+)[ \t]([0-9]{1,9})', text, re.S)
+    if not row or not 1<=int(row[2])<=n_classes:
+        raise LabelListError(f"{place}: expected a name, a space and a class number from 1 to {n_classes}, got {text[:80]!r}")
+    name = row[1]
+    if leaves_folder(name) and not _is_elsewhere(name): raise LabelListError(f"{place}: {name!r} leaves the image folder")
+    return name,int(row[2])
