@@ -8,6 +8,7 @@ Docs: https://owner.github.io/fastai_resup/audit/decisions.html.md"""
 __all__ = ['check_decisions', 'save_decisions', 'read_decisions', 'Review']
 
 # %% ../../nbs/audit/05_decisions.ipynb #a0000004
+import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from fastai.data.core import DataLoaders
 from .plots import show_suspects
 from .table import LabelAudit
 from ..data.loaders import subset_dls
+from ..data.names import match_files, same_image
+from ..data.tables import first_few
 from ..files import read_csv, save_csv, text_column
 from ..passes import item_names
 
@@ -69,24 +72,40 @@ def check_decisions(
 )->pd.DataFrame: # A new table with these columns and a row per decision, in their order
     "Decisions in the one form that `LabelAudit.apply` takes; raises ValueError naming the rows with faults, and what the faults are"
     _check_columns(df)
-    audited = None if audit is None else AuditedLabels(audit, classes)
-    checked,faults,seen = [],[],{}
-    for row in _decided_rows(df):
-        fault = _form_fault(row) or _audit_fault(row, audited) or _seen_fault(row, seen)
-        seen.setdefault(row.file, row.place)
-        if fault: faults.append(f'{row.place}: {fault}')
-        else: checked.append(_checked_row(row, audited))
-    if faults: raise ValueError(_in_lines(faults))
+    rows = list(_decided_rows(df))
+    audited = None
+    if audit is not None:
+        audited = AuditedLabels(audit, classes)
+        rows = audited.as_here(rows)
+    first = {}
+    for row in rows: first.setdefault(row.file, row)
+    _check_rows(rows, audited, first)
+    once = [o for o in rows if first[o.file] is o]
+    if len(once)<len(rows): _warn_of_repeats(rows, first)
+    checked = [_checked_row(o, audited) for o in once]
     return pd.DataFrame(checked, columns=decision_columns, dtype=object)
 
 # %% ../../nbs/audit/05_decisions.ipynb #00000011
+def class_text(o):
+    "A class name, or another cell of a table, as text: '' where there is none, and whole numbers alike whatever their type"
+    if o is None or o!=o: return ''
+    if isinstance(o, float) and o.is_integer(): return str(int(o))
+    return str(o)
+
 def text_cells(column):
     "The values of a column as str, '' where there is none"
-    return ['' if o is None or o!=o else str(o) for o in column.tolist()]
+    return [class_text(o) for o in column.tolist()]
 
 def short_name(s):
     "`s` quoted, with its middle left out where it is long"
     return repr(s if len(s)<=100 else f'{s[:45]}…{s[-45:]}')
+
+def known_text(
+    text:str, # A name as somebody wrote it
+    known, # Names that there are
+)->str: # `text` without white space around it, unless it is a name with it
+    "A name as it is known"
+    return text if text in known else text.strip()
 
 class AuditedLabels:
     "What decisions are checked by: `given`, the given label of each file, and `classes`, the classes by their text"
@@ -95,20 +114,52 @@ class AuditedLabels:
         classes=None, # Class names that may be chosen; None: those in the audit
     ):
         self.given = _label_by_file(audit)
-        self.classes = _class_by_text(audit.vocab if classes is None else classes)
+        self.classes = classes_by_text(audit.vocab if classes is None else classes)
+
+    def as_here(self,
+        rows, # Rows of decisions, see `check_decisions`
+    )->list: # The same rows; what isn't in the audit stays as it is
+        "Decisions with files and classes as the audit has them; raises ValueError for a file that may be several of the audit's"
+        files = _files_as_in(self.given, {o.file for o in rows})
+        def as_here(row):
+            file = files.get(row.file, row.file)
+            given = class_text(self.given.get(file))
+            label = known_text(row.label, (given,))
+            return row._replace(file=file, label=label, new=known_text(row.new, self.classes))
+        return list(map(as_here, rows))
+
+def _files_as_in(given, names):
+    "The file in `given` for each of `names` that is another spelling of one"
+    found = {o:known_text(o, given) for o in names}
+    for find in (_by_end, _by_link):
+        left = [o for o,f in found.items() if f not in given]
+        if left: found |= find(left, list(given))
+    return found
+
+def _by_end(names, files):
+    "The file that has the same end as a name, for each name that has one"
+    places = match_files(names, files)
+    return {name:files[i] for name,i in zip(names, places) if i>=0}
+
+def _by_link(names, files):
+    "The file that a name leads to on the disk, for each name that does"
+    real = {os.path.realpath(f):f for f in files}
+    places = {o:os.path.realpath(o) for o in names}
+    return {o:real[at] for o,at in places.items() if at in real}
 
 def _label_by_file(audit):
-    "The given label of each file; raises ValueError for a file that is there twice"
-    files = audit.df['file']
-    twice = files[files.duplicated()]
-    if len(twice):
-        file = short_name(twice.iloc[0])
-        raise ValueError(f'the audit has {file} more than once, so decisions by file are not certain: list each image once')
-    return dict(zip(files.tolist(), audit.df['label'].tolist()))
+    "The given label of each file; raises ValueError for a file with two labels"
+    res = {}
+    for file,label in zip(audit.df['file'], audit.df['label']):
+        first = res.setdefault(file, label)
+        if first==label: continue
+        both = f'{short_name(file)} with the labels {first!r} and {label!r}'
+        raise ValueError(f'the audit has {both}, so decisions by file are not certain: give each image one label')
+    return res
 
-def _class_by_text(classes):
+def classes_by_text(classes):
     "Each class by its text; raises ValueError where two classes read the same"
-    res = {str(o):o for o in classes}
+    res = {class_text(o):o for o in classes}
     if len(res)<len(set(classes)): raise ValueError(f'two of the classes {list(classes)} read the same: rename one')
     return res
 
@@ -132,7 +183,7 @@ def _decided_rows(df):
     "The rows that have a decision"
     cells = [text_cells(df[c]) for c in decision_columns]
     for place,file,label,decision,new in zip(_places(df), *cells):
-        row = _Row(place, file, label, decision.strip().lower(), new)
+        row = _Row(place, file, label, decision.strip().lower(), new if new.strip() else '')
         if row.decision or row.new: yield row
 
 def _places(df):
@@ -159,7 +210,7 @@ def _audit_fault(row, audited):
     if audited is None: return
     file = short_name(row.file)
     if row.file not in audited.given: return f'{file} is not in the audit'
-    given = str(audited.given[row.file])
+    given = class_text(audited.given[row.file])
     if given!=row.label:
         given,former = short_name(given),short_name(row.label)
         return f'{file} has the label {given}, and the decision was made when it was {former}: it belongs to other data'
@@ -167,9 +218,25 @@ def _audit_fault(row, audited):
     known = ', '.join(list(audited.classes)[:20])
     return f'unknown class {short_name(row.new)}: the classes are {known}'
 
-def _seen_fault(row, seen):
-    "Says where a file was decided before, None if it wasn't"
-    if row.file in seen: return f'{short_name(row.file)} was decided in {seen[row.file]} already'
+def _check_rows(rows, audited, first):
+    "Raise ValueError naming all faults; `first` is the first row about each file"
+    faults = []
+    for row in rows:
+        fault = _form_fault(row) or _audit_fault(row, audited)
+        fault = fault or _repeat_fault(row, first[row.file])
+        if fault: faults.append(f'{row.place}: {fault}')
+    if faults: raise ValueError(_in_lines(faults))
+
+def _repeat_fault(row, first):
+    "Says where another decision was made about a file, None if there was none"
+    if row[1:]==first[1:]: return
+    former = f'{first.decision} {first.new}'.rstrip()
+    return f'{short_name(row.file)} was decided in {first.place} already: {former}'
+
+def _warn_of_repeats(rows, first):
+    "Count the rows that say what a former one says"
+    again = [o.place for o in rows if first[o.file] is not o]
+    warnings.warn(f'{len(again)} decisions are repeated, and count once: {first_few(again)}')
 
 def _checked_row(row, audited):
     "File, label, decision and new label, with classes as the audit has them; a new label that is the given one keeps it"
@@ -216,8 +283,8 @@ def apply(self:LabelAudit,
     table = corrected_labels(self.df, checked, dropped=True)
     kept = np.flatnonzero(table['decision']!='drop').tolist()
     if not kept: raise ValueError('all training images were dropped: keep some')
-    labels = table['label'].iloc[kept].tolist()
-    _warn_of_lost_classes(self.df['label'], labels)
+    labels = _labels_of(dls, table['label'].iloc[kept])
+    _warn_of_lost_classes(text_cells(self.df['label']), labels)
     return subset_dls(dls, kept, labels)
 
 # %% ../../nbs/audit/05_decisions.ipynb #00000023
@@ -236,6 +303,11 @@ def corrected_labels(df, decisions, dropped=False):
     if 'true' in df: table['true'] = df['true']
     return table if dropped else table[table['decision']!='drop']
 
+def _labels_of(dls, labels):
+    "Labels as `dls` has them, which an audit that was read from a file has as text"
+    by_text = classes_by_text(dls.vocab)
+    return [by_text[o] for o in text_cells(labels)]
+
 def _label_after(made, given):
     "The label after a decision (None: there is none); None for a dropped image"
     if made is None or made.decision=='keep': return given
@@ -252,20 +324,20 @@ def _check_same(df, dls):
 
 def _check_same_files(files, audited):
     "Raise for other images than in the audit"
-    if files==audited: return
-    other = next((short_name(f) for f,g in zip(files, audited) if f!=g), None)
+    if len(files)==len(audited) and all(map(same_image, files, audited)): return
+    other = next((short_name(f) for f,g in zip(files, audited) if not same_image(f, g)), None)
     first = f', the first difference is {other}' if other else ''
     raise ValueError(f'these dls have other training images than the audit: {len(files)} and {len(audited)}{first}')
 
 def _check_same_label(file, label, audited):
     "Raise for an image that has another label than in the audit"
-    if label==audited: return
+    if class_text(label)==class_text(audited): return
     raise ValueError(f'{short_name(file)} has the label {label!r} in these dls and {audited!r} in the audit: are they corrected already?')
 
 def _warn_of_lost_classes(before, after):
     "Warn of classes that no training image has any more"
-    lost = sorted(set(before)-set(after), key=str)
-    if lost: warnings.warn(f'after these decisions no training image is left of {", ".join(map(str, lost))}')
+    lost = sorted(set(before)-set(map(class_text, after)))
+    if lost: warnings.warn(f'after these decisions no training image is left of {", ".join(lost)}')
 
 # %% ../../nbs/audit/05_decisions.ipynb #0000005b
 class Review:

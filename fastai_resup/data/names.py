@@ -7,12 +7,12 @@ Docs: https://owner.github.io/fastai_resup/data/names.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/12_names.ipynb #2c16fecf
+# %% ../../nbs/data/12_names.ipynb #2fe258fa
 import os
 from pathlib import Path, PurePath
 import numpy as np
 
-# %% ../../nbs/data/12_names.ipynb #b0c85d77
+# %% ../../nbs/data/12_names.ipynb #023d7b5c
 def complete_name(
     path:str|Path, # Path of a file or folder, which may begin with `~`
 )->str:
@@ -22,7 +22,7 @@ def complete_name(
     if climbs: return os.path.realpath(path) # the disk knows where it leads
     return os.path.abspath(path)
 
-# %% ../../nbs/data/12_names.ipynb #bc4f0c73
+# %% ../../nbs/data/12_names.ipynb #53d6a280
 def names_below(
     files, # Names of images
     root:str|Path, # Folder
@@ -59,7 +59,7 @@ def _folder_below(folder, real):
             return folder.relative_to(parent)
     return Path(os.path.abspath(folder))
 
-# %% ../../nbs/data/12_names.ipynb #52d3fd21
+# %% ../../nbs/data/12_names.ipynb #6106cfe4
 def match_files(
     files, # Paths, such as `audit.df.file`
     names, # Other paths of the same images, which may begin further down or further up
@@ -113,6 +113,16 @@ def _found_ends(a, b):
             end = parts[-depth:]
             if len(end)==depth and end in b:
                 yield i,b[end]
+
+def same_image(
+    a, # Path
+    b, # Another path
+)->bool:
+    "Are two paths of one image? Either is the other's end, or both lead to one file"
+    if a==b: return True
+    short,long = sorted((_parts(a), _parts(b)), key=len)
+    if short and long[-len(short):]==short: return True
+    return os.path.realpath(a)==os.path.realpath(b)
 
 def _pair(pairs, one, other, ones, others):
     "Note that two paths are one image; raises ValueError where one has another partner already"
