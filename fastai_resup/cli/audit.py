@@ -14,21 +14,40 @@ import pandas as pd
 from fastai.learner import Learner
 from ..audit.page import page_files
 from ..audit.table import LabelAudit
-from .common import check_readable
-from .predict import load_model
-from .shell import check_args, check_new_file, check_outside, say
+from .commands import data_args, resup_audit, resup_train
+from .common import check_readable, on_device
+from .models import load_model
+from .shell import (UsageError, check_args, check_new_file, check_outside, command_line, flag, say,
+    shell_line, shows_bars)
 from ..data.formats import find_format, format_args, read_table
+from ..data.names import complete_name
 from ..data.tables import fer_items, noisy_table
 from ..files import check_free, csv_rows, save_csv, text_column
 
 # %% ../../nbs/cli/05_audit.ipynb #0000000c
 def audit(args):
     "What `resup-audit` does"
-    check_args(n=args.n)
-    for f in (args.model, args.data, args.apply):
-        if f is not None and not Path(f).exists(): raise FileNotFoundError(f'{f} does not exist')
+    check_args(n=args.n, workers=args.workers)
+    for name in ('model','data','apply','images'):
+        value = getattr(args, name)
+        if value is None: continue
+        setattr(args, name, complete_name(value))
+        if not Path(value).expanduser().exists(): raise FileNotFoundError(f'{value} does not exist')
+    _check_used(args)
     args.settings = model_settings(args.model)
-    return _write_page(args) if args.apply is None else _write_labels(args)
+    if args.apply is not None: return _write_labels(args)
+    with on_device(args.device): return _write_page(args)
+
+def _check_used(args):
+    "Raise `UsageError` for an argument that would be ignored"
+    if args.apply is not None and args.n is not None:
+        raise UsageError('--n is for the page: with --apply all labels are written')
+    if not is_p_clean(args.data): return
+    given = [o for o in (*_reading_args, 'held_out') if getattr(args, o) not in (None, False)]
+    if args.format!='auto': given.append('format')
+    if given: raise UsageError(f'{flag(given[0])} is for images, and {args.data} has the training labels as resup-train saw them')
+
+_reading_args = [o for o in data_args if o!='valid_pct']
 
 # %% ../../nbs/cli/05_audit.ipynb #63cf1ddd
 def _write_page(args):
@@ -37,30 +56,60 @@ def _write_page(args):
     check_outside('out', out, args.data, 'the folder of images')
     check_free(out, args.overwrite, page_files)
     audit,classes = _audit(args)
-    page = audit.to_html(out, args.n, classes, overwrite=args.overwrite)
-    say(f'{len(audit.df)} labels with an estimated noise rate of {audit.noise_rate:.0%}. Open {page} in a browser')
+    page = audit.to_html(out, args.n, classes, overwrite=args.overwrite, progress=shows_bars())
+    say(f'{len(audit.df)} labels with an estimated noise rate of {audit.noise_rate:.0%}.\n'
+        f'Open {page} in a browser, decide, and download decisions.csv. Then, in its folder:\n  {_apply_line(args)}')
     return page
+
+def _apply_line(args):
+    "The command that applies decisions"
+    given = {**vars(args), 'out':None, 'n':None, 'overwrite':False, 'apply':'decisions.csv'}
+    return command_line('resup-audit', resup_audit, given)
 
 def _audit(args):
     "The audit, and the class names that may be chosen"
     if is_p_clean(args.data): return read_p_clean(args.data),args.settings.get('vocab')
     learn = load_model(args.model)
-    return audit_images(learn, _labels(args)),list(learn.dls.vocab)
+    labels = _chosen(_labelled_images(args), args.held_out)
+    return audit_images(learn, labels, workers=args.workers),list(learn.dls.vocab)
 
-def _labels(args):
-    "The table of images to audit"
-    return read_labels(args.data, args.settings, args.held_out, args.format, args.scheme)
+def _labelled_images(args):
+    "The table of all images"
+    given = {o:getattr(args, o) for o in _reading_args}
+    return image_table(args.data, args.settings, args.format, **given)
 
 # %% ../../nbs/cli/05_audit.ipynb #0000000d
 def _write_labels(args):
     "Write the corrected label list; the model isn't needed for that"
-    out = Path(args.out or 'labels.csv')
+    out = Path(args.out or 'labels.csv').expanduser()
     check_new_file(out, args.overwrite)
-    labels = read_p_clean(args.data).df if is_p_clean(args.data) else _labels(args)
+    images = None if is_p_clean(args.data) else _labelled_images(args)
+    if images is None: labels = read_p_clean(args.data).df
+    else: labels = _label_columns(images if args.held_out else _training_images(images))
     table = LabelAudit(labels).apply(args.apply, classes=args.settings.get('vocab'), dropped=True)
-    save_csv(table[table['decision']!='drop'], out, args.overwrite)
+    written = table[table['decision']!='drop']
+    if images is not None: written = _with_validation(written, table, images)
+    save_csv(written, out, args.overwrite)
     say(_summary(table['decision'].value_counts(), out))
+    say(f'To train on them:\n  {_train_line(args.settings, complete_name(out))}')
     return out
+
+def _with_validation(kept, audited, images):
+    "The corrected list with the validation images that weren't audited, and with `is_valid`, so that the next training has the same ones"
+    if not images['is_valid'].any(): return kept
+    is_new = images['is_valid'] & ~images['file'].isin(audited['file'])
+    others = images[is_new].assign(given=lambda df: df['label'], decision='')
+    is_valid = dict(zip(images['file'], images['is_valid']))
+    table = pd.concat([kept, others[[o for o in kept if o in others]]], ignore_index=True)
+    if len(others): say(f'{len(others)} validation labels are written as they are; --held-out takes them into the audit')
+    return table.assign(is_valid=[is_valid[o] for o in table['file']])
+
+def _train_line(settings, labels):
+    "The command that trains on a list of labels as the model was trained"
+    if not settings: return shell_line('resup-train', labels)
+    fresh = dict.fromkeys((*data_args, 'checkpoint'))
+    changed = dict(path=labels, out=f"{settings.get('out', 'resup-train')}-corrected", format='auto', noise=0., overwrite=False, resume=False)
+    return command_line('resup-train', resup_train, {**settings, **fresh, **changed})
 
 def _summary(n, out):
     "How many labels were written and decided, in words; `n` counts the decisions"
@@ -70,7 +119,7 @@ def _summary(n, out):
 
 # %% ../../nbs/cli/05_audit.ipynb #00000006
 def model_settings(
-    model, # Folder that `resup-train` wrote, or its model.pkl
+    model, # Folder that `resup-train` wrote, or a file in it
 )->dict: # The arguments that it was trained with; empty where they aren't known
     "The settings.json beside a model; raises ValueError for a damaged one"
     folder = Path(model)
@@ -88,41 +137,50 @@ def read_labels(
     settings:dict, # What `model_settings` returned
     held_out:bool=False, # The validation images too?
     format:str='auto', # Layout of `data`, where the model wasn't trained on it
-    scheme:str=None, # What AffectNet's class numbers mean, where the model wasn't trained on it
+    **kwargs # Extra arguments of the layout, such as AffectNet's `scheme`
 )->pd.DataFrame: # A row per image: file (complete), label and, where known, true
     "The images to audit with their given labels; raises what `read_table` raises"
-    data = os.path.abspath(data)
-    trained_on = 'path' in settings and os.path.realpath(settings['path'])==os.path.realpath(data)
-    table = _training_table(data, settings) if trained_on else read_table(data, format, scheme=scheme)[0]
-    if not held_out: table = _without_validation(table)
-    all_true = 'true' in table and table['true'].notna().all()
-    columns = ['file','label','true'] if all_true else ['file','label']
-    return table[columns].reset_index(drop=True)
+    return _chosen(image_table(data, settings, format, **kwargs), held_out)
 
 # %% ../../nbs/cli/05_audit.ipynb #9f984976
-def _without_validation(table):
-    "The training images alone, and a line that says so"
-    n_valid = table['is_valid'].sum()
-    if n_valid: say(f'{n_valid} validation images are left out; --held-out takes them in')
-    return table[~table['is_valid']]
-
-def _training_table(data, settings):
-    "The images as they were for the training, with its split and noise"
-    format = find_format(data, settings.get('format', 'auto'))
-    seed = settings.get('seed', 0)
-    table,vocab = read_table(data, format, seed, **format_args(format, settings))
-    noise = settings.get('noise')
+def image_table(data, settings, format='auto', **kwargs):
+    "All images of `data`, with the labels of the training where the model was trained on them"
+    data = complete_name(data)
+    given = {k:v for k,v in kwargs.items() if v is not None}
+    trained_on = 'path' in settings and os.path.realpath(settings['path'])==os.path.realpath(data)
+    if not trained_on: return read_table(data, format, **given)[0]
+    if format=='auto': format = settings.get('format', 'auto')
+    format = find_format(data, format)
+    seed,noise = settings.get('seed', 0),settings.get('noise')
+    table,vocab = read_table(data, format, seed, **{**format_args(format, settings), **given})
     if not noise: return table
     say(f'{noise:.0%} of the labels are replaced as they were for the training (seed {seed})')
     return noisy_table(table, vocab, noise, seed)
 
+def _chosen(table, held_out):
+    "The images to audit: those for training, with a line that says so, or all"
+    n_valid = table['is_valid'].sum()
+    if n_valid and not held_out: say(f'{n_valid} validation images are left out; --held-out takes them in')
+    return _label_columns(table if held_out else _training_images(table))
+
+def _training_images(table):
+    "The rows of the training images"
+    return table[~table['is_valid']]
+
+def _label_columns(table):
+    "Files and labels and, where all are known, true labels"
+    all_true = 'true' in table and table['true'].notna().all()
+    columns = ['file','label','true'] if all_true else ['file','label']
+    return table[columns].reset_index(drop=True)
+
 # %% ../../nbs/cli/05_audit.ipynb #00000009
 def audit_images(
-    learn:Learner, # An exported `ReSupLearner` with a mixture, see `load_model`
+    learn:Learner, # A `ReSupLearner` with a mixture, see `load_model`
     labels:pd.DataFrame, # Columns file, label and, where known, true
     bs:int=64, # Images at a time
+    workers:int=0, # Processes that read them
 )->LabelAudit: # A row per image, in their order
-    """Score labels by an exported model.
+    """Score labels by a trained model.
 
     Raises ValueError for labels that it doesn't know and images that can't be read, and what
     `LabelAudit.from_learner` raises."""
@@ -132,7 +190,7 @@ def audit_images(
         unknown,known = ', '.join(unknown[:10]),', '.join(map(str, vocab))
         raise ValueError(f'the model was not trained on the classes {unknown}: it knows {known}')
     check_readable(labels['file'].tolist())
-    dl = learn.dls.test_dl(fer_items(labels), with_labels=True, bs=bs, num_workers=0)
+    dl = learn.dls.test_dl(fer_items(labels), with_labels=True, bs=bs, num_workers=workers)
     return LabelAudit.from_learner(learn, dl=dl)
 
 # %% ../../nbs/cli/05_audit.ipynb #0000000a

@@ -97,6 +97,7 @@ def resup_predict(
     model:str, # Folder that resup-train wrote, which runs no code; a .pkl file runs whatever code is in it: only if you trust it
     *images:str, # Image files, folders of them, and lists: a .txt with a name per line, or a .csv with a column of files
     out:str=None, # csv file to write; default: stdout
+    fn_col:str=None, # Column of files in a .csv; default: found by its name
     bs:int=64, # Images at a time
     device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
     workers:int=0, # Processes that read images

@@ -22,7 +22,7 @@ from fastcore.script import anno_parser
 class UsageError(ValueError):
     "An argument that can't be right, whatever the data"
 
-# %% ../../nbs/cli/09_shell.ipynb #274a0748
+# %% ../../nbs/cli/09_shell.ipynb #3aa267b2
 def command(f):
     "Add `main`, which calls `f` with the arguments of the process"
     f.main = partial(run_command, f)
@@ -54,7 +54,7 @@ def one_of(*choices):
     "Type of a text parameter with few values, which `--help` lists"
     return Annotated[str, dict(choices=choices)]
 
-# %% ../../nbs/cli/09_shell.ipynb #197a5da3
+# %% ../../nbs/cli/09_shell.ipynb #15187b23
 def flag(arg):
     "An argument's name on the command line"
     return '--'+arg.replace('_', '-')
@@ -94,7 +94,7 @@ def one_line_warnings(options=()):
         warnings.showwarning = show
         yield
 
-# %% ../../nbs/cli/09_shell.ipynb #ffc879c3
+# %% ../../nbs/cli/09_shell.ipynb #a31aaaf5
 is_quiet = ContextVar('is_quiet', default=False) # was the command given --quiet?
 
 def say(text, file=None):
@@ -111,10 +111,10 @@ def shell_line(*words):
     return subprocess.list2cmdline(words) if os.name=='nt' else shlex.join(words)
 
 def command_line(name, f, given):
-    "The command that calls `f` with the arguments `given`: positional ones, and the options that aren't at their default"
+    "The command that calls `f` with the arguments `given`: positional ones, and the options that aren't at their defaults"
     words,options = [name],[]
     for k,p in signature(f).parameters.items():
-        value = given[k]
+        value = given.get(k, p.default)
         if p.default is p.empty: words.append(value)
         elif value is True: options.append(flag(k))
         elif value!=p.default: options += [flag(k), value]

@@ -15,7 +15,7 @@ import pandas as pd
 from fastai.torch_core import defaults
 from ..callbacks import ReSup
 from ..checkpoint import Checkpoint
-from .commands import resup_train
+from .commands import data_args, resup_train
 from .common import check_readable, on_device, save_report, score_lines, train_and_score
 from .models import save_model
 from fastai_resup.cli.shell import (UsageError, check_args, check_choice, check_outside, command_line, say,
@@ -46,8 +46,6 @@ def train(args):
 train_files = ('epochs.csv','metrics.csv','mixture.png','model.pkl','model.safetensors','p_clean.csv','settings.json')
 
 # %% ../../nbs/cli/02_train.ipynb #8bc36bf9
-data_args = ('scheme','train','valid','valid_pct','images','fn_col','label_col','valid_col','delimiter') # of `read_table`, None where not given
-
 def _check_train_args(args):
     "Raise for arguments that can't be right; `path` and `out` become complete, and `format` the one that is found"
     check_args(**vars(args))
