@@ -307,6 +307,11 @@ def test_folders_are_searched_at_any_depth_and_lists_start_from_themselves(faces
     monkeypatch.chdir(tmp_path)
     for f in ('d/list.txt', tmp_path/'d'/'list.csv'):
         assert [o.resolve() for o in find_images([f])]==[deep/'2.png', deep.parent/'1.PNG', one], f
+    (tmp_path/'d'/'other.csv').write_text('Image name;who\na/1.PNG;x\n'); (tmp_path/'d'/'bare.csv').write_text('a/1.PNG\na/b/2.png\n')
+    assert find_images(['d/other.csv'])==[Path('d/a/1.PNG')] and find_images(['d/bare.csv'])==[Path('d/a/1.PNG'),Path('d/a/b/2.png')]
+    (tmp_path/'d'/'unknown.csv').write_text('x,y\na/1.PNG,2\n,3\n')
+    with pytest.raises(ValueError, match=r'unknown\.csv.*fn_col='): find_images(['d/unknown.csv'])
+    with pytest.raises(ValueError, match=r'unknown\.csv line 3 names no image'): find_images(['d/unknown.csv'], 'x')
     (tmp_path/'d'/'list.txt').write_text('a/1.PNG\n\nnone.png\na/b\n')
     with pytest.raises(FileNotFoundError, match=r'2 of 3 images in .*list\.txt are not there: .*none\.png \(line 3\), .*a/b \(line 4\)'): find_images(['d/list.txt'])
 

@@ -16,8 +16,9 @@ from fastai.learner import Learner
 from .common import check_readable, on_device
 from .models import load_model
 from .shell import UsageError, check_args, check_new_file, say
+from ..data.columns import read_columns
 from ..data.tables import first_few
-from ..files import csv_text, read_csv, save_csv, text_column
+from ..files import csv_text, save_csv, text_column
 
 # %% ../../nbs/cli/03_predict.ipynb #00000031
 def predict(args):
@@ -25,7 +26,7 @@ def predict(args):
     if not args.images: raise UsageError('give at least one image, or a folder or a list of them')
     check_args(bs=args.bs, workers=args.workers)
     if args.out: _check_out(args)
-    files = find_images(args.images)
+    files = find_images(args.images, args.fn_col)
     with on_device(args.device):
         learn = load_model(args.model)
         predictions = predict_images(learn, files, args.bs, args.workers)
@@ -53,30 +54,33 @@ def _print_csv(df):
 
 # %% ../../nbs/cli/03_predict.ipynb #0000002e
 def find_images(
-    names # Image files, folders of them, and lists: .txt files of names, .csv files with a column of files
+    names, # Image files, folders of them, and lists: .txt files of names, .csv files with a column of files
+    fn_col=None, # Column of files in a .csv; None: found
 )->list: # Paths of image files
     """Image files: those in a folder, at any depth, sorted; those in a list in its order.
 
     Names in a list, one per line or row, are complete or start from the folder of the list.
 
-    Raises FileNotFoundError for what isn't there, ValueError for a folder or a list without images."""
+    Raises FileNotFoundError for what isn't there, ValueError for a folder or a list without images, and what
+    `read_columns` raises."""
     images = []
     for o in map(Path, names):
         if not o.exists(): raise FileNotFoundError(f'{o} does not exist')
-        found = _images_at(o)
+        found = _images_at(o, fn_col)
         if not found: raise ValueError(f'no images in {o}')
         images += found
     return images
 
-def _images_at(path):
+def _images_at(path, fn_col):
     "The images that a name stands for"
     if path.is_dir(): return sorted(get_image_files(path))
-    is_list = path.suffix.lower() in ('.txt','.csv')
-    return _listed_images(path) if is_list else [path]
+    ending = path.suffix.lower()
+    if ending=='.txt': return _listed_images(path, _text_names(path))
+    if ending=='.csv': return _listed_images(path, _csv_names(path, fn_col))
+    return [path]
 
-def _listed_images(f):
-    "The images in a list; raises FileNotFoundError naming lines whose image isn't there"
-    lines = _csv_names(f) if f.suffix.lower()=='.csv' else _text_names(f)
+def _listed_images(f, lines):
+    "The images named in the lines of a list; raises FileNotFoundError naming lines whose image isn't there"
     images = {n:f.parent/Path(o).expanduser() for n,o in lines.items()}
     missing = [f'{o} (line {n})' for n,o in images.items() if not o.is_file()]
     if not missing: return list(images.values())
@@ -88,10 +92,14 @@ def _text_names(f):
     lines = enumerate(text.split('\n'), 1)
     return {n:o.strip() for n,o in lines if o.strip()}
 
-def _csv_names(f):
-    "Line and name of each row of a csv file"
-    table = read_csv(f, ['file'], guarded=True, strip=True)
-    return table['file'].to_dict()
+def _csv_names(f, fn_col):
+    "Line and name of each row of a csv file; raises ValueError naming a line without a name"
+    table,columns = read_columns(f, fn_col, labels=False)
+    col = columns['fn_col']
+    names = table.iloc[:,col] if isinstance(col, int) else table[col]
+    empty = names.index[names.isna()]
+    if len(empty): raise ValueError(f'{f} line {empty[0]} names no image')
+    return names.to_dict()
 
 # %% ../../nbs/cli/03_predict.ipynb #00000030
 def predict_images(
