@@ -39,7 +39,7 @@ def is_near_chance(
 )->bool:
     "Is an accuracy no better than chance, or hardly?"
     error = (chance*(1-chance)/n)**0.5
-    return accuracy < chance+max(0.1*(1-chance), 2*error)
+    return accuracy < chance+max(0.15*(1-chance), 2*error)
 
 def is_bimodal(
     density:np.ndarray, # A mixture's density on a uniform grid from 0 to 1
