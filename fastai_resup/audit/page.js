@@ -116,7 +116,9 @@ function csvText() {
 // Bytes of file names that aren't UTF-8 arrive as lone low surrogates, as Python has them, and leave as the bytes they were
 const bytes = text => text.split(/(?<![\uD800-\uDBFF])([\uDC80-\uDCFF])/).map((s, i) => i % 2 ? new Uint8Array([s.charCodeAt(0) & 255]) : s);
 function decode(buffer) {
-  const all = new Uint8Array(buffer), strict = new TextDecoder('utf-8', {fatal: true});
+  const all = new Uint8Array(buffer), mark = all[0] << 8 | all[1], wide = mark === 0xFFFE ? 'utf-16le' : mark === 0xFEFF ? 'utf-16be' : '';
+  if (wide) return new TextDecoder(wide).decode(all);                   // what some spreadsheets call Unicode text
+  const strict = new TextDecoder('utf-8', {fatal: true});
   try { return strict.decode(all); } catch (e) { /* not all UTF-8 */ }
   let text = '';
   for (let i = 0; i < all.length;) {
@@ -135,7 +137,9 @@ function download() {
   unsaved = false;
   say(`${number(nDecided)} decisions downloaded as decisions.csv.`);
 }
-function parseCsv(text) {
+// Between the fields a spreadsheet puts whatever its language wants: the one by which the header has our columns
+const separator = head => [',', ';', '\t', '|'].find(s => COLUMNS.every(c => head.split(s).map(o => o.trim().replace(/^"(.*)"$/, '$1').trim()).includes(c))) || ',';
+function parseCsv(text, comma) {
   const rows = [];
   let row = [], cell = '', line = 1, start = 1, quoted = false, i = 0;
   const end = () => { row.push(cell); if (row.length > 1 || row[0] !== '') rows.push({line: start, row}); row = []; cell = ''; };
@@ -145,10 +149,10 @@ function parseCsv(text) {
     if (quoted) {
       if (c !== '"') cell += c;
       else if (text[i] === '"') { cell += '"'; i++; }
-      else if (i < text.length && !',\r\n'.includes(text[i])) throw new Error(`line ${start}: text after a closing quote`);
+      else if (i < text.length && !(comma + '\r\n').includes(text[i])) throw new Error(`line ${start}: text after a closing quote`);
       else quoted = false;
     } else if (c === '"' && cell === '') quoted = true;
-    else if (c === ',') { row.push(cell); cell = ''; }
+    else if (c === comma) { row.push(cell); cell = ''; }
     else if (c === '\n' || c === '\r') { if (c === '\r' && text[i] === '\n') { i++; line++; } end(); start = line; }
     else cell += c;
   }
@@ -156,33 +160,66 @@ function parseCsv(text) {
   if (cell !== '' || row.length) end();
   return rows;
 }
+// The image of a name: as it is here, without white space around it, or by the end of the path, as decisions may come from another folder
+function rowFinder() {
+  const parts = f => { const p = f.split(D.sep).filter((o, i) => o !== '.' && (o || !i)); while (p[0] === '..') p.shift(); return p; };
+  const all = D.files.map((_, r) => parts(full(r))), exact = new Map(all.map((_, r) => [full(r), r])), ends = new Map();
+  const endsOf = depth => {                                             // the last so many parts of every path that has them; -1 where several have the same
+    if (!ends.has(depth)) {
+      const m = new Map();
+      all.forEach((p, r) => { if (p.length >= depth) { const end = p.slice(-depth).join(D.sep); m.set(end, m.has(end) ? -1 : r); } });
+      ends.set(depth, m);
+    }
+    return ends.get(depth);
+  };
+  return name => {
+    const found = exact.get(name) ?? exact.get(name.trim());
+    if (found !== undefined) return found;
+    const p = parts(name.trim()), hits = new Set();
+    if (!p.length) return undefined;
+    for (let depth = 1; depth <= p.length; depth++) {
+      const r = endsOf(depth).get(p.slice(-depth).join(D.sep));
+      if (r >= 0 && all[r].length === depth || r !== undefined && depth === p.length) hits.add(r);
+    }
+    return hits.size > 1 ? -1 : [...hits][0];
+  };
+}
 function readDecisions(text) {
-  const [head, ...rows] = parseCsv(text.replace(/^\uFEFF/, ''));
-  const columns = head ? head.row.map(s => s.trim()) : [], at = COLUMNS.map(c => columns.indexOf(c));
+  text = text.replace(/^\uFEFF/, '');
+  const [head, ...rows] = parseCsv(text, separator(text.split(/\r|\n/, 1)[0]));
+  const columns = head ? head.row.map(s => s.trim()) : [];
+  while (columns.length && !columns.at(-1)) columns.pop();              // empty ones at the end, which spreadsheets leave
+  const at = COLUMNS.map(c => columns.indexOf(c)), twice = columns.find((c, i) => columns.indexOf(c) !== i);
   if (at.includes(-1)) throw new Error(`line 1: the columns ${COLUMNS.join(', ')} are needed`);
-  const rowOf = new Map(D.files.map((f, r) => [D.root + f, r])), classOf = new Map(D.classes.map((c, i) => [c, i])), found = new Map(), bad = [];
+  if (twice !== undefined) throw new Error(`line 1: the column ${JSON.stringify(twice)} is there twice`);
+  const rowOf = rowFinder(), classOf = new Map(D.classes.map((c, i) => [c, i])), found = new Map(), bad = [];
+  let repeated = 0;
   for (const {line, row} of rows) {
-    if (row.length !== columns.length) { bad.push(`line ${line}: ${row.length} fields in place of ${columns.length}`); continue; }
+    if (row.length < columns.length || row.slice(columns.length).some(o => o)) { bad.push(`line ${line}: ${row.length} fields in place of ${columns.length}`); continue; }
     let [file, label, decision, to] = at.map(i => restore(row[i]));
     decision = decision.trim().toLowerCase();
+    to = classOf.has(to) ? to : to.trim();
     if (!decision && !to) continue;
-    const r = rowOf.get(file), name = JSON.stringify(shortName(file));
+    const r = rowOf(file), name = JSON.stringify(shortName(file)), given = D.classes[D.label[r]];
+    if (label !== given) label = label.trim();
+    const code = decision === 'keep' ? KEEP : decision === 'drop' ? DROP : FIRST + classOf.get(to);
     const why = !decision ? 'a new label without a decision: write relabel' : !['keep', 'relabel', 'drop'].includes(decision) ? `${JSON.stringify(decision)} is no decision: write keep, relabel or drop`
       : decision === 'relabel' && !to ? 'relabel needs a new_label' : decision !== 'relabel' && to ? `${decision} takes no new_label` : r === undefined ? `${name} is not in this audit`
-      : D.classes[D.label[r]] !== label ? `${name} has the label ${D.classes[D.label[r]]}, not ${label}: the decision belongs to other data`
-      : to && !classOf.has(to) ? `unknown class ${JSON.stringify(to)}` : found.has(r) ? `${name} was decided above already` : '';
-    if (why) bad.push(`line ${line}: ${why}`); else found.set(r, decision === 'keep' ? KEEP : decision === 'drop' ? DROP : FIRST + classOf.get(to));
+      : r < 0 ? `${name} may be several images: name more of the path`
+      : given !== label ? `${name} has the label ${given}, not ${label}: the decision belongs to other data`
+      : to && !classOf.has(to) ? `unknown class ${JSON.stringify(to)}` : found.has(r) && found.get(r) !== code ? `${name} was decided above already` : '';
+    if (why) bad.push(`line ${line}: ${why}`); else { repeated += found.has(r); found.set(r, code); }
   }
   if (bad.length) throw new Error(bad.slice(0, 10).join('\n') + (bad.length > 10 ? `\nand ${bad.length - 10} more` : ''));
-  return found;
+  return {found, repeated};
 }
 async function load(file) {
   try {
-    const found = readDecisions(decode(await file.arrayBuffer()));
+    const {found, repeated} = readDecisions(decode(await file.arrayBuffer()));
     let replaced = 0;
     for (const [r, c] of found) replaced += codes[r] !== UNDECIDED && codes[r] !== (c - FIRST === D.label[r] ? KEEP : c);
     decide(found.keys(), r => found.get(r));
-    if (stored) notice(`${number(found.size)} decisions loaded from ${file.name}${replaced ? `; ${number(replaced)} replaced others` : ''}. Undo takes them out again.`, true);
+    if (stored) notice(`${number(found.size)} decisions loaded from ${file.name}${replaced ? `; ${number(replaced)} replaced others` : ''}${repeated ? `; ${number(repeated)} repeated rows count once` : ''}. Undo takes them out again.`, true);
     update();
   } catch (e) { notice(`${file.name} was not loaded:\n${e.message}`); }
 }

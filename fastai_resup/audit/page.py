@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageOps
 from fastcore.basics import patch
 from fastcore.parallel import parallel
 from fastai.torch_core import defaults
-from .decisions import AuditedLabels, short_name
+from .decisions import AuditedLabels, class_text, short_name
 from .table import LabelAudit
+from ..data.images import upright
 from ..files import new_folder
 
 # %% ../../nbs/audit/06_page.ipynb #00000055
@@ -35,9 +36,9 @@ def to_html(self:LabelAudit,
     """Write a page on which to decide about every label, the most suspect first, all of it or nothing.
 
     Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with `overwrite`, a
-    former page, and ValueError for an audit without images, a file that is there twice, or a class that is missing
-    from `classes`."""
-    df = self.suspects(n)
+    former page, and ValueError for an audit without images, a file with two labels, or a class that is missing from
+    `classes`. A file that is there twice with one label is shown once."""
+    df = self.suspects(None).drop_duplicates(['file','label'])[:n]
     if not len(df): raise ValueError('the audit has no images')
     if classes is None: classes = self.vocab
     page_data(df, classes) # its errors come before the work
@@ -74,7 +75,7 @@ def page_data(
     unreadable=(), # Files that have a placeholder
     title:str='Label review', # Heading of the page
 )->dict: # What `data.js` holds: columns, class names, and how names are put together
-    "Everything the page shows, ready for JSON; raises ValueError where a class is missing from `classes` or a file is there twice"
+    "Everything the page shows, ready for JSON; raises ValueError where a class is missing from `classes` or a file has two labels"
     names = list(AuditedLabels(LabelAudit(df), classes).classes)
     files = df['file'].tolist()
     root = _common_folder(files)
@@ -116,7 +117,7 @@ def _columns(df, names):
 def _class_ids(df, column, names):
     "Class ids of a column"
     ids = {name:i for i,name in enumerate(names)}
-    text = [str(o) for o in df[column]]
+    text = [class_text(o) for o in df[column]]
     lacking = sorted(set(text)-set(ids))
     if lacking:
         lacking,known = ', '.join(lacking[:10]),', '.join(names[:20])
@@ -144,7 +145,7 @@ def make_thumb(
     "The whole image as a small square; raises what Pillow raises"
     with Image.open(f) as im:
         im.draft('RGB', (2*size,2*size))
-        return ImageOps.pad(im.convert('RGB'), (size,size), Image.Resampling.BICUBIC, color=_grey)
+        return ImageOps.pad(upright(im), (size,size), Image.Resampling.BICUBIC, color=_grey)
 
 def _placeholder(size):
     "What stands for an image that can't be read: a crossed-out square"
