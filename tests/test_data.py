@@ -87,7 +87,7 @@ def test_seed_drives_split_and_noise(faces):
     def state(**kw):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            d = folder(faces, noise=.5, valid='none', **kw)
+            d = folder(faces, noise=.5, valid_pct=.2, **kw)
         return list(d.train_files),given(d)
     assert state(seed=0)==state(seed=0)
     assert state(seed=0)[0]!=state(seed=1)[0]
@@ -100,7 +100,7 @@ def test_seed_drives_the_noise_alone(faces):
     assert a==b and a!=c
 
 def test_split_is_stratified(faces):
-    with pytest.warns(UserWarning, match='as noisy as'): dls = folder(faces, valid='none', valid_pct=.25, seed=0)
+    with pytest.warns(UserWarning, match='as noisy as'): dls = folder(faces, valid_pct=.25, seed=0)
     assert Counter(o.label for o in dls.valid_ds.items)==dict(calm=3, glad=2)
     assert not set(dls.train_files)&{o.file for o in dls.valid_ds.items}
     assert len(dls.train_ds)==15

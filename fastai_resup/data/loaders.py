@@ -57,7 +57,9 @@ class FERDataLoaders(ImageDataLoaders):
 
         Raises `TypeError` for what is no list of images, and `ValueError` where there is none, or where one has no label."""
         check_options(kwargs, _parameters(TfmdDL.__init__))
-        if FERItem in self.valid_ds.tls[0].types: test_items = test_list(test_items, self.vocab, with_labels)
+        if FERItem in self.valid_ds.tls[0].types:
+            test_items = test_list(test_items)
+            if with_labels: test_items = self._labelled(test_items)
         return super().test_dl(test_items, rm_type_tfms, with_labels, **kwargs)
 
     @property
@@ -81,6 +83,11 @@ class FERDataLoaders(ImageDataLoaders):
     def true_targs(self) -> torch.Tensor|None:
         "True class ids of the training images, a LongTensor (N,) in the order of `train_ds`; `None` if they aren't known"
         return self._ids('true')
+
+    def _labelled(self, items):
+        "Test items as `FERItem`s: paths get the name of their class folder"
+        known = [o.name for ds in (self.train_ds,self.valid_ds) for o in ds.items]
+        return labelled_items(items, self.vocab, known)
 
     def _ids(self, attr):
         "Class ids of the training items' `attr`, `None` if any lacks it"
@@ -190,23 +197,17 @@ def from_folder(cls:FERDataLoaders,
 # %% ../../nbs/data/03_loaders.ipynb #7c1e55a5
 def test_list(
     items, # What `FERDataLoaders.test_dl` takes
-    vocab, # Class names in the order of their ids
-    with_labels:bool=False, # Make `FERItem`s?
-)->list: # Images or `FERItem`s; never both
-    "A list of test images; raises what `FERDataLoaders.test_dl` raises"
-    if isinstance(items, pd.DataFrame): items = _table_rows(items, with_labels)
+)->list: # Images, or `FERItem`s alone; a table with labels gives these
+    "Test images in a list; raises `TypeError` for what is none, and `ValueError` for one that is empty"
+    if isinstance(items, pd.DataFrame): items = _table_rows(items)
     items = _as_list(items)
     if not items: raise ValueError("there are no images in the list")
-    if with_labels: return _labelled(items, vocab)
-    only_items = all(isinstance(o, FERItem) for o in items)
-    return items if only_items else [getattr(o, 'file', o) if isinstance(o, FERItem) else o for o in items]
+    if all(isinstance(o, FERItem) for o in items): return items
+    return [o.file if isinstance(o, FERItem) else o for o in items]
 
-def _table_rows(table, with_labels):
+def _table_rows(table):
     "The images of a table, as `FERItem`s where it has labels"
-    needed = ['file','label'] if with_labels else ['file']
-    lacking = [o for o in needed if o not in table]
-    if lacking:
-        raise ValueError(f"the table has no column {lacking[0]}; it has {list(table.columns)}. `fer_table` gives columns these names")
+    if 'file' not in table: raise ValueError(f"the table has no column file; it has {list(table.columns)}. `fer_table` makes one")
     return fer_items(table) if 'label' in table else column_list(table['file'])
 
 def _as_list(items):
@@ -219,40 +220,43 @@ def _as_list(items):
     except TypeError: raise TypeError(f"give images in a list, not {type(items).__name__}") from None
 
 # %% ../../nbs/data/03_loaders.ipynb #7c1e55a6
-def _labelled(items, vocab):
-    "`FERItem`s of files in class folders; those that are there already stay"
-    files = [o for o in items if not isinstance(o, FERItem)]
-    odd = [type(o).__name__ for o in files if not isinstance(o, (str,os.PathLike))]
+def labelled_items(
+    items, # Paths or `FERItem`s
+    vocab, # Class names in the order of their ids, a `CategoryMap`
+    known=(), # Images whose common folder is that of the data set
+)->list: # `FERItem`s
+    "`items` with labels, paths with the name of their class folder; raises `ValueError` naming what has none"
+    if isinstance(items[0], FERItem):
+        _check_known([o.label for o in items], vocab)
+        return items
+    odd = [type(f).__name__ for f in items if not isinstance(f, (str,os.PathLike))]
     if odd: raise ValueError(f"{odd[0]} has no label: {_give_table}")
-    labels = dict(zip(files, folder_labels(files, vocab)))
-    items = [o if isinstance(o, FERItem) else FERItem(os.fspath(o), labels[o]) for o in items]
-    _check_known([o.label for o in items], vocab)
-    return items
-
-def _check_known(labels, vocab):
-    "Raise for labels that are no class names"
-    unknown = {str(o) for o in labels if o not in vocab.o2i}
-    if unknown: raise ValueError(f"labels must be in the vocab {list(vocab)}, not {first_few(sorted(unknown))}")
-
-_give_table = "give a table with the columns file and label, `test_dl(table, with_labels=True)`"
+    labels = folder_labels(items, vocab, known)
+    return [FERItem(os.fspath(f), o) for f,o in zip(items, labels)]
 
 def folder_labels(
     files, # Paths
     vocab, # Class names in the order of their ids
+    known=(), # Images whose common folder is that of the data set
 )->list: # A class name for each file
     "The class folder that each file is in, at any depth; raises `ValueError` naming files that are in none"
-    folders = [os.path.dirname(os.path.abspath(f)) for f in files]
-    found = _class_folders(set(folders), vocab)
+    folders = _folders(files)
+    found = _class_folders(set(folders), set(_folders(known)), vocab)
     lacking = [str(f) for f,o in zip(files, folders) if found[o] is None]
     if lacking:
         raise ValueError(f"no label for {len(lacking)} of {len(files)} files, as no folder of theirs is one of the classes "
                          f"{list(vocab)}: {first_few(lacking)}. Where folders have other names, {_give_table}")
     return [found[o] for o in folders]
 
-def _class_folders(folders, vocab):
-    "The class of each folder, `None` where it isn't in a class folder; folders above all of them don't count"
-    if not folders: return {}
+_give_table = "give a table with the columns file and label, `test_dl(table, with_labels=True)`"
+
+def _folders(files): return [os.path.dirname(os.path.abspath(f)) for f in files]
+
+def _class_folders(folders, known, vocab):
+    "The class of each folder, `None` where it isn't in a class folder. What lies above all of them, or above the data set, doesn't count"
     top = Path(os.path.commonpath(folders))
+    data_set = Path(os.path.commonpath(known)) if known else top
+    if top.is_relative_to(data_set): top = data_set
     names = {_alike(o):o for o in vocab}
     names.update({str(o):o for o in vocab})
     return {o: _class_above(Path(o), top, names) for o in folders}
@@ -267,6 +271,11 @@ def _class_above(folder, top, names):
         for name in (o.name,_alike(o.name)):
             if name in names: return names[name]
         if o==top: return None
+
+def _check_known(labels, vocab):
+    "Raise for labels that are no class names"
+    unknown = {str(o) for o in labels if o not in vocab.o2i}
+    if unknown: raise ValueError(f"labels must be in the vocab {list(vocab)}, not {first_few(sorted(unknown))}")
 
 # %% ../../nbs/data/03_loaders.ipynb #00000031
 @patch(cls_method=True)
