@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +17,21 @@ import torch
 from fastai.callback.core import Callback
 from PIL import Image
 
-from fastai_resup.callbacks import ReSup
+from fastai_resup.callbacks import ReSup,presets
 from fastai_resup.checkpoint import Checkpoint
 from fastai_resup.cli import common,demo,shell,train
-from fastai_resup.cli.commands import resup_audit,resup_demo,resup_noise,resup_predict,resup_train
+from fastai_resup.cli.commands import data_args,resup_audit,resup_data,resup_demo,resup_noise,resup_predict,resup_train
 from fastai_resup.cli.common import EpochRows,train_pair
-from fastai_resup.cli.predict import load_model
-from fastai_resup.cli.train import find_arch,load_images
+from fastai_resup.cli.models import load_model
+from fastai_resup.cli.train import load_images
 from fastai_resup.data.affectnet import affectnet_schemes
 from fastai_resup.data.fer2013 import fer2013_classes
+from fastai_resup.data.formats import formats
 from fastai_resup.data.loaders import FERDataLoaders
+from fastai_resup.data.noise import noise_models
 from fastai_resup.data.rafdb import rafdb_classes
 from fastai_resup.files import new_folder
+from fastai_resup.networks import net_heads
 from fastai_resup.synth import make_faces
 
 ENV = {**os.environ, 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore'}
@@ -57,10 +62,44 @@ def copy(faces, tmp_path): return Path(shutil.copytree(faces, tmp_path/'faces'))
 def trained(faces, tmp_path_factory):
     "What `resup-train --compare` printed and wrote, in a process of its own"
     out = tmp_path_factory.mktemp('trained')/'out'
-    p = start('resup-train', faces, '--out', out, '--arch', 'test_resnet', '--weights', 'none', '--img-size', 32, '--bs', 16, '--epochs', 1, '--noise', 0.3, '--compare')
+    p = start('resup-train', faces, '--out', out, '--arch', 'test_resnet', '--weights', 'none', '--img-size', 32, '--bs', 16, '--epochs', 1, '--noise', 0.3, '--compare', '--pickle')
     stdout,stderr = p.communicate()
     assert p.returncode==0, stderr
     return out,stdout,stderr
+
+# all commands ----------------------------------------------------------------
+
+COMMANDS = dict(demo=resup_demo, train=resup_train, predict=resup_predict, noise=resup_noise, audit=resup_audit, data=resup_data)
+
+def test_help_imports_nothing_heavy():
+    "All six in one process: each prints its choices, and torch, pandas and the like stay outside"
+    code = """
+import sys
+from fastai_resup.cli import commands
+for name in sys.argv[1:]:
+    for option in ('--help', '--version'):
+        sys.argv = [name, option]
+        try: getattr(commands, name).main()
+        except SystemExit as e: assert e.code==0
+heavy = {'torch', 'torchvision', 'fastai', 'pandas', 'numpy', 'matplotlib', 'IPython', 'PIL', 'sklearn', 'scipy', 'fastprogress'}
+print('heavy:', heavy & set(sys.modules))"""
+    p = subprocess.run([sys.executable, '-c', code, *(f.__name__ for f in COMMANDS.values())], env=ENV, text=True, capture_output=True)
+    assert p.returncode==0 and p.stdout.endswith('heavy: set()\n'), p.stderr
+    for o in ('{auto,', 'linear,fastai', 'symmetric,pair,class', '--quiet', 'resup-predict 0.'): assert o in p.stdout, o
+    assert p.stdout.count('--version')==len(COMMANDS)*2
+
+def test_choices_are_those_there_are():
+    "What `--help` lists is what the modules know"
+    choices = lambda f,arg: next(o for o in f.__annotations__[arg].__metadata__)['choices']
+    for f in (resup_train, resup_audit, resup_noise):
+        assert set(choices(f, 'format'))=={'auto', *formats} and list(choices(f, 'scheme'))==list(affectnet_schemes)
+        assert all(o in signature(f).parameters for form in formats.values() for o in form.args if o in data_args and (o!='valid_pct' or f is not resup_audit)), f
+    assert set(choices(resup_noise, 'model'))==set(noise_models)
+    assert list(choices(resup_train, 'head'))==list(net_heads) and list(choices(resup_train, 'preset'))==list(presets)
+
+def test_every_command_is_installed():
+    scripts = {o.name:o.value for o in entry_points(group='console_scripts') if o.name.startswith('resup-')}
+    assert scripts=={f'resup-{k}':f'fastai_resup.cli.commands:{f.__name__}.main' for k,f in COMMANDS.items()}
 
 # resup-train -----------------------------------------------------------------
 
@@ -85,10 +124,14 @@ def test_scores_are_those_of_the_last_epoch(trained):
     metrics,epochs = pd.read_csv(out/'metrics.csv'),pd.read_csv(out/'epochs.csv')
     for c in ('accuracy','accuracy_0','accuracy_1'): assert metrics[c].tolist()==pytest.approx(epochs[c].tolist(), abs=1e-3)
 
-def test_weights_are_those_of_the_model(trained):
+def test_the_pickle_is_the_same_model(trained, faces, tmp_path):
+    "--pickle writes it beside the one without code; otherwise there is none"
     out = trained[0]
-    weights,model = torch.load(out/'weights.pth', weights_only=True),load_model(out).model.state_dict()
-    assert weights.keys()==model.keys() and all(torch.equal(v, model[k]) or v.isnan().any() for k,v in weights.items())
+    with pytest.warns(UserWarning, match='code'): pickled = load_model(out/'model.pkl').model.state_dict()
+    ours = load_model(out).model.state_dict()
+    assert ours.keys()==pickled.keys() and all(torch.equal(v.nan_to_num(), pickled[k].nan_to_num()) for k,v in ours.items())
+    other = resup_train(str(faces), out=str(tmp_path/'out'), **TINY)
+    assert sorted(o.name for o in other.iterdir())==sorted({*train.train_files}-{'model.pkl'})
 
 def test_both_pairs_begin_alike_and_see_the_same(faces):
     "With the loss of the baseline pair, the warm-up of both is the same training: same seed, same heads, same batches"
@@ -137,12 +180,21 @@ def test_errors_name_what_is_wrong(case, copy, tmp_path, monkeypatch, capsys):
     assert [o.name for o in tmp_path.iterdir() if o.name!='faces']==[]
 
 def test_failed_download_says_what_else_there_is(faces, tmp_path, monkeypatch, capsys):
-    def offline(*args, **kwargs): raise OSError('<urlopen error>')
-    monkeypatch.setattr(common, 'resup_learner', offline)
+    "Without a network, as nobody listens at that port, and without weights of an earlier download"
+    for o in ('http_proxy','https_proxy','HTTPS_PROXY'): monkeypatch.setenv(o, 'http://127.0.0.1:9')
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path/'hub'))
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out')
-    assert code==1 and 'resnet18' in err and '--weights none' in err and list(tmp_path.iterdir())==[]
+    last = err.strip().splitlines()[-1]
+    assert code==1 and last.startswith('resup-train: error: ') and 'resnet18' in last and 'lite0' in last and '--weights none' in last and not (tmp_path/'out').exists()
 
-@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'), (('--head','big'),'--head'), (('--lr-mult',0.5),'--lr-mult'),
+@pytest.mark.parametrize('args,code,named', [(('--weights','lite0'), 1, 'tf_efficientnet_lite0'), (('--weights','none'), 1, 'resnet18'), (('--weights','lite0','--arch','resnet18'), 2, 'leave --arch out')])
+def test_weights_choose_their_architecture(args, code, named, faces, tmp_path, monkeypatch, capsys):
+    def stop(dls, arch, **kwargs): raise OSError(getattr(arch, '__name__', arch))
+    monkeypatch.setattr(common, 'train_pair', stop)
+    got,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--img-size', 32, *args)
+    assert (got,named in err.splitlines()[-1])==(code,True), err
+
+@pytest.mark.parametrize('args,named', [(('--epochs',0),'--epochs'), (('--noise',1.5),'--noise'), (('--format','zip'),'--format'), (('--preset','best'),'--preset'), (('--device','gpu'),'--device gpu'), (('--workers',-1),'--workers'), (('--fn-col','x'),'--fn-col'), (('--valid','test','--valid-pct',0.3),'--valid'), (('--head','big'),'--head'), (('--lr-mult',0.5),'--lr-mult'),
                                         (('--epochs','x'),'--epochs'), (('--nonsense',1),'--nonsense')])
 def test_usage_errors(args, named, faces, tmp_path, monkeypatch, capsys):
     code,_,err = as_command(monkeypatch, capsys, resup_train, faces, '--out', tmp_path/'out', '--weights', 'none', *args)
@@ -151,7 +203,7 @@ def test_usage_errors(args, named, faces, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize('head', ['linear', 'fastai'])
 def test_the_head_is_the_one_asked_for(head, faces, tmp_path):
     out = resup_train(str(faces), out=str(tmp_path/'out'), head=head, **TINY)
-    layers = [k for k in torch.load(out/'weights.pth', weights_only=True) if k.startswith('nets.1.1.') and k.endswith('.weight')]
+    layers = [k for k in load_model(out).model.state_dict() if k.startswith('nets.1.1.') and k.endswith('.weight')]
     assert (len(layers)==1)==(head=='linear') and json.loads((out/'settings.json').read_text())['head']==head
 
 def test_out_inside_the_images(faces, monkeypatch, capsys):
@@ -164,7 +216,7 @@ def test_from_python_it_raises(tmp_path):
 @pytest.mark.parametrize('how', [KeyboardInterrupt(), RuntimeError('out of memory')])
 def test_nothing_is_left_half_written(how, faces, tmp_path, monkeypatch):
     def stop(*args, **kwargs): raise how
-    monkeypatch.setattr(train, 'save_settings', stop) # the very last step: everything else is written by then
+    monkeypatch.setattr(train, 'save_model', stop) # the very last step: everything else is written by then
     with pytest.raises(type(how)): resup_train(str(faces), out=str(tmp_path/'out'), **TINY)
     assert list(tmp_path.iterdir())==[]
 
@@ -228,11 +280,6 @@ def test_ferplus_layout_is_found(tmp_path):
     assert (len(dls.train_ds),len(dls.valid_ds),dls.train.bs)==(24,8,24)
     assert list(dls.vocab)[:4]==['neutral','happiness','surprise','sadness'] and dls.true_targs is None
 
-def test_architectures():
-    from torchvision.models import resnet18
-    assert find_arch('resnet18') is resnet18 and find_arch('test_resnet')=='test_resnet'
-    with pytest.raises(ValueError, match='resnet18'): find_arch('resnet_18')
-
 # checkpoints -----------------------------------------------------------------
 
 @pytest.mark.filterwarnings('ignore')
@@ -249,7 +296,7 @@ def test_a_killed_training_goes_on(faces, tmp_path):
     p.communicate()
     assert p.returncode==-signal.SIGKILL and not (tmp_path/'out').exists()
     rest = resup_train(str(faces), out=str(tmp_path/'out'), checkpoint=str(tmp_path/'safe'), resume=True, **args)
-    a,b = (torch.load(o/'weights.pth', weights_only=True) for o in (whole,rest))
+    a,b = (load_model(o).model.state_dict() for o in (whole,rest))
     assert all(torch.equal(v.nan_to_num(), b[k].nan_to_num()) for k,v in a.items())
     assert (whole/'p_clean.csv').read_text()==(rest/'p_clean.csv').read_text()
     x,y = (pd.read_csv(o/'epochs.csv').drop(columns='time') for o in (whole,rest))
