@@ -54,7 +54,7 @@ def _check_train_args(args):
     args.path = complete_name(args.path) # so that the names in p_clean.csv and settings.json hold in any folder
     args.out = os.path.realpath(complete_name(args.out))
     if args.images is not None: args.images = complete_name(args.images)
-    args.format = find_format(args.path, args.format)
+    args.format = find_format(args.path, args.format, args.scheme)
     args.arch = _named_arch(args)
     check_outside('out', args.out, args.path, 'the folder of images')
     check_free(args.out, args.overwrite, train_files)
@@ -118,7 +118,7 @@ def _conclusion(args, run):
     if run.has_mixture: yield f"\nTo look at the suspects:\n  {shell_line('resup-audit', args.out, args.path, '--out', 'review')}"
 
 # %% ../../nbs/cli/02_train.ipynb #00000029
-_free_on_resume = ('path','out','compare','overwrite','checkpoint','resume') # arguments that a resumed run may change
+_free_on_resume = ('path','out','compare','pickle','device','workers','overwrite','checkpoint','resume') # arguments that a resumed run may change
 
 def _check_checkpoint(args):
     "Raise for arguments that don't fit the checkpoints that are there"
