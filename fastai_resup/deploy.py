@@ -57,12 +57,12 @@ def save_weights(self:Learner,
 def write_weights(
     learn:Learner, # Any learner
     f, # See `save_weights`
-    **about, # What else to keep in the file: names, and values that JSON can hold
+    model=None, # What the model is, for `load_model`: a value that JSON can hold
 )->Path: # `f`
-    "The file of `save_weights`, with more in it"
+    "The file of `save_weights`, which may say more"
     weights = get_model(learn.model).state_dict()
     tensors = {k:v.detach().cpu().contiguous().clone() for k,v in weights.items()} # clones: shared tensors are refused
-    texts = {k:json.dumps(v) for k,v in dict(vocab=_vocab(learn), **about).items()}
+    texts = {k:json.dumps(v) for k,v in dict(vocab=_vocab(learn), model=model).items()}
     data = safetensors.torch.save(tensors, dict(format='pt', **texts))
     with whole_file(f, overwrite=True) as tmp: tmp.write_bytes(data)
     return Path(f)
@@ -101,13 +101,13 @@ def _vocab(learn):
 # %% ../nbs/11_deploy.ipynb #00000024
 def read_safetensors(
     f, # The file
-)->tuple: # Name to tensor; what else `write_weights` kept, as a dict
+)->tuple: # Name to tensor; `vocab` and `model` where `write_weights` kept them, as a dict
     "What `save_weights` wrote; raises FileNotFoundError or ValueError that names the file"
     if not Path(f).is_file(): raise FileNotFoundError(f'no weights file at {f}')
     try:
         tensors = safetensors.torch.load_file(f)
         with safetensors.safe_open(f, 'pt') as o: texts = o.metadata() or {}
-        about = {k:json.loads(v) for k,v in texts.items() if k!='format'}
+        about = {k:json.loads(texts[k]) for k in ('vocab','model') if k in texts} # other programs' texts needn't be JSON
     except Exception as e:
         raise ValueError(
             f'{f} is no safetensors file, or an incomplete one: {e}. '

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from PIL import Image
@@ -98,6 +99,13 @@ def test_other_weights_are_refused_by_name(learn, dls, tmp_path):
     with pytest.raises(FileNotFoundError, match='none.safetensors'): learn.load_weights(tmp_path/'none.safetensors')
     f.write_bytes(f.read_bytes()[:-8])
     with pytest.raises(ValueError, match='w.safetensors is no safetensors file, or an incomplete one'): learn.load_weights(f)
+
+def test_texts_of_other_programs_do_no_harm(learn, dls, tmp_path):
+    f = learn.save_weights(tmp_path/'w.safetensors')
+    tensors = safetensors.torch.load_file(f)
+    safetensors.torch.save_file(tensors, f, dict(format='pt', author='{someone'))
+    got = ReSupLearner(dls, [Tiny(), Tiny()]).load_weights(f).model.state_dict()
+    assert all(torch.equal(v.nan_to_num(), got[k].nan_to_num()) for k,v in tensors.items())
 
 def test_classes_in_another_order_are_refused(learn, faces, tmp_path):
     f = learn.save_weights(tmp_path/'w.safetensors')
