@@ -102,7 +102,7 @@ def test_csv_keeps_every_text(tmp_path):
         assert table[['label','is_valid','true']].to_dict('list')==dict(label=df.label.tolist(), is_valid=[False,False,True,True], true=df.true.tolist())
 
 @pytest.mark.parametrize('text,message', [
-    ('file,label\n', 'no rows'), ('name,label\na,b\n', 'lacks the columns file'), ('', 'is empty'), ('file,label\na,x\nb\n', 'line 3'),
+    ('file,label\n', 'no rows'), ('name,what,x\na,b,c\n', 'none is known to hold files'), ('', 'is empty'), ('file,label\na,x\nb\n', 'line 3'),
     ('file,label\na,\nb,x', 'missing label.*2'), ('file,label,is_valid\na,x,0\nb,x,yes', 'is_valid.*yes'), ('file,label,is_valid\na,x,0\nb,x,', 'is_valid'),
     ('file,label,is_valid\na,x,0\n./a,y,0\nb,x,1', 'more than one label'), ('file,label,is_valid\na,x,0\nb,y,1', 'classes y')])
 def test_broken_csv_is_named(tmp_path, text, message):

@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.all import delegates, patch
-from .folders import class_table
+from .columns import column_key
+from .folders import class_table, data_root, find_parts, has_train, subfolders, warn_of_unread
 from .loaders import FERDataLoaders
 from .tables import first_few, to_split
-from ..files import csv_rows, text_column
+from ..files import csv_rows, leaves_folder, text_column
 
 # %% ../../nbs/data/07_affectnet.ipynb #0d020051
 @patch(cls_method=True)
 @delegates(FERDataLoaders.from_table, but=['table','vocab','valid_pct'])
 def from_affectnet(cls:FERDataLoaders,
-    path:str|Path, # Folder with `training.csv` and `validation.csv`; or `train_set` and `val_set`; or `train/0` … `val/7`
+    path:str|Path, # Folder with `training.csv` and `validation.csv`; or `train_set` and `val_set`; or `train/0` … `val/7` (or `test/7`)
     scheme:str, # What the class numbers mean: `official`, `alphabetical8` or `alphabetical7`, see `affectnet_schemes`
     n_classes:int=None, # 7 leaves out contempt; None: all emotions of the scheme
     form:str=None, # `csv`, `npy` or `folders`, where `path` has more than one of them
@@ -95,55 +96,57 @@ def read_affectnet_csv(
     Raises `FileNotFoundError`, and `ValueError` for missing columns, an empty file, or a name that is absolute or has
     `..` in it."""
     path = Path(path)
+    ids = {str(i):i for i in range(n_ids)}
+    fine,broken = _fine_rows(path, ids)
+    table = pd.DataFrame()
+    table['file'] = text_column(root+_inside_name(name, path, line) for line,name,_ in fine)
+    table['id'] = [ids[num] for _,_,num in fine]
+    return table,broken
+
+def _fine_rows(path, known):
+    "(line, name, number) of the rows that can be right, and (place, what is wrong) of others"
     columns,rows = _list_rows(path)
-    known = {str(i) for i in range(n_ids)}
-    files,ids,broken = [],[],[]
+    name_at = columns.index('subdirectoryfilepath')
+    id_at = columns.index('expression')
+    n = len(columns)
+    fine,broken = [],[]
     for line,row in rows:
-        try:
-            name,num = _parse_row(row, columns, known)
-        except ValueError as e:
-            broken.append((f'{path} line {line}', str(e)))
-            continue
-        files.append(root+_inside_name(name, path, line))
-        ids.append(num)
-    return pd.DataFrame(dict(file=text_column(files), id=ids)),broken
+        why = _row_fault(row, n, name_at, id_at, known)
+        if why: broken.append((f'{path} line {line}', why))
+        else: fine.append((line, row[name_at], row[id_at]))
+    return fine,broken
 
 # %% ../../nbs/data/07_affectnet.ipynb #0d010014
 def _list_rows(path):
-    "Columns of a list, and its rows without the header; a list without a header has the official columns"
+    "Columns of a list, by the key of their names, and its rows without the header; a list without a header has the official columns"
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found: expected AffectNet's list with the columns {','.join(affectnet_columns)}")
-    rows = csv_rows(path)
+    rows = csv_rows(path, strip=True)
     line,first = next(rows, (1,[]))
-    columns = [o.strip() for o in first]
-    lacking = {'subDirectory_filePath','expression'}-set(columns)
+    if _is_data(first):
+        rows = chain([(line,first)], rows)
+        first = affectnet_columns
+    columns = list(map(column_key, first))
+    lacking = [o for o in ('subDirectory_filePath','expression') if column_key(o) not in columns]
     if not lacking: return columns,rows
-    if _is_data(columns): return affectnet_columns,chain([(line,first)], rows)
-    raise ValueError(f"{path} lacks the columns {', '.join(sorted(lacking))}: its first line is {','.join(columns)[:120]!r}")
+    raise ValueError(f"{path} lacks the columns {', '.join(lacking)}: its first line is {','.join(first)[:120]!r}")
 
 def _is_data(fields):
     "Is the first line a row in place of a header?"
     place = affectnet_columns.index('expression')
     return len(fields)==len(affectnet_columns) and fields[place].isdigit()
 
-def _parse_row(row, columns, known):
-    "Image name and class number of a row; `ValueError` saying what is wrong with it"
-    if len(row)!=len(columns):
-        raise ValueError(f'{len(row)} fields, expected {len(columns)}')
-    fields = dict(zip(columns, row))
-    name,num = fields['subDirectory_filePath'],fields['expression'].strip()
-    if not name:
-        raise ValueError('no image name')
-    if num not in known:
-        raise ValueError(f'expression is {num[:20]!r}')
-    return name,int(num)
+def _row_fault(row, n, name_at, id_at, known):
+    "What is wrong with a row, `None` if nothing is"
+    if len(row)!=n: return f'{len(row)} fields, expected {n}'
+    if not row[name_at]: return 'no image name'
+    if row[id_at] not in known: return f'expression is {row[id_at][:20]!r}'
 
 def _inside_name(name, path, line):
     "The name with `/`; raises where it leaves the image folder"
-    name = name.replace('\\', '/')
-    if name[0]=='/' or name[1:2]==':' or '..' in name.split('/'):
+    if leaves_folder(name):
         raise ValueError(f"{path} line {line}: the image name {name[:80]!r} leaves the image folder")
-    return name
+    return name.replace('\\', '/')
 
 # %% ../../nbs/data/07_affectnet.ipynb #0d010015
 def read_affectnet_npy(
@@ -193,11 +196,12 @@ def affectnet_table(
 )->tuple: # Table (`file`, `label`, `is_valid`; `attrs['left_out']` counts what was left out), and class names
     "The images of AffectNet that show an emotion of the scheme; raises what `from_affectnet` raises."
     vocab = affectnet_vocab(scheme, n_classes)
-    table,broken = _all_rows(Path(path), scheme, form, images)
+    table,broken = _all_rows(_root(Path(path)), scheme, form, images)
     report_broken(broken, len(table))
     keep = table['label'].isin(vocab)
     left_out = table['label'][~keep].value_counts().to_dict()
-    table = to_split(table[keep], valid_pct)
+    table = table[keep]
+    if 'is_valid' in table: table = to_split(table, valid_pct)
     table.attrs['left_out'] = {**left_out, 'broken':len(broken)}
     return table,vocab
 
@@ -206,25 +210,46 @@ def _all_rows(path, scheme, form, images):
     "Table of AffectNet in any form, with the names of all that the scheme numbers, and its broken rows"
     names = np.array(affectnet_schemes[scheme], dtype=object)
     form = _find_form(path, form)
-    (train,faults),(valid,more) = _read_parts(path, form, images, len(names))
-    table = pd.concat([train, valid], ignore_index=True)
+    parts = _read_parts(path, form, images, len(names))
+    table = pd.concat([rows for rows,_ in parts], ignore_index=True)
     ids = table.pop('id').astype(int)
     table['label'] = names[ids]
-    table['is_valid'] = table.index>=len(train)
-    return table,faults+more
+    if len(parts)>1: table['is_valid'] = table.index>=len(parts[0][0])
+    return table,[o for _,broken in parts for o in broken]
 
 def _find_form(path, form):
     "`csv`, `npy` or `folders`: the one that is named, or the one that is there"
-    signs = dict(csv=_list_folder(path)/'training.csv', npy=path/'train_set', folders=path/'train')
+    signs = dict(csv=(_list_folder(path)/'training.csv').exists(), npy=(path/'train_set'/'annotations').exists())
+    signs['folders'] = path.is_dir() and _has_numbers(path)
     if form in signs: return form
     if form is not None:
         raise ValueError(f"form must be 'csv', 'npy' or 'folders', got {form!r}")
-    found = [name for name,f in signs.items() if f.exists()]
+    found = [name for name,there in signs.items() if there]
     if not found:
-        raise FileNotFoundError(f"{path} is no AffectNet: expected training.csv, train_set/images or train/0 …")
+        raise FileNotFoundError(f"{path} is no AffectNet: expected training.csv, train_set/images or train/0 …. "
+                                "Folders with class names need no scheme")
     if len(found)>1:
-        raise ValueError(f"{path} has AffectNet in the forms {', '.join(found)}: say which by form=")
+        raise ValueError(f"{path} has AffectNet in the forms {', '.join(found)}: choose one in from_affectnet, or move the others away")
     return found[0]
+
+def _has_numbers(path):
+    "Are there class folders for training that are called by numbers?"
+    return has_train(path) and any(map(str.isdigit, subfolders(find_parts(path).train)))
+
+def is_affectnet(
+    path:Path, # Folder or file
+)->bool:
+    "Does `path` hold AffectNet's lists, or its annotations beside the images?"
+    return _has_signs(_root(path))
+
+def _has_signs(path):
+    "Are there lists or annotations directly in `path`?"
+    signs = ('Manually_Annotated_file_lists', 'training.csv', 'train_set/annotations')
+    return any((path/o).exists() for o in signs)
+
+def _root(path):
+    "Where lists, annotations or numbered folders lie"
+    return path if _has_signs(path) else data_root(path)
 
 def _list_folder(path):
     "Where the csv lists are"
@@ -235,20 +260,28 @@ def _read_parts(path, form, images, n_ids):
     "(`file` and `id`, broken rows) of the training and of the validation images"
     if form=='npy':
         return [read_affectnet_npy(path/o, n_ids) for o in ('train_set','val_set')]
-    if form=='folders':
-        return [(_read_folders(path/o, n_ids),[]) for o in ('train','val')]
+    if form=='folders': return _read_folders(path, n_ids)
     if images is None:
         images = 'Manually_Annotated_Images' if (path/'Manually_Annotated_Images').is_dir() else ''
     lists,root = _list_folder(path),os.path.join(path, images, '')
     return [read_affectnet_csv(lists/f'{o}.csv', n_ids, root) for o in ('training','validation')]
 
 def _read_folders(path, n_ids):
-    "Files and class numbers of the numbered folders in `path`"
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} not found: expected folders {path}/0 to {n_ids-1}")
-    df,_ = class_table(path)
-    bad = sorted(set(df['label'])-set(map(str, range(n_ids))))
+    "(`file` and `id`, no broken rows) of numbered folders, for training and, where there are some, for validation"
+    parts = find_parts(path)
+    unread,tables = parts.unread,[]
+    for folder in (parts.train, parts.valid):
+        if folder is None: continue
+        table,more = class_table(folder)
+        unread += more
+        tables.append((_numbered(table, folder, n_ids), []))
+    warn_of_unread(unread, parts)
+    return tables
+
+def _numbered(table, path, n_ids):
+    "Files and class numbers of a table of class folders"
+    bad = sorted(set(table['label'])-set(map(str, range(n_ids))))
     if bad:
         raise ValueError(f"{path} has the folders {first_few(bad)}, expected 0 to {n_ids-1}: "
-                         "for folders with class names use from_folder(path, valid='val')")
-    return pd.DataFrame(dict(file=df['file'], id=df['label'].astype(int)))
+                         "a scheme is for numbers, and folders with class names need none")
+    return pd.DataFrame(dict(file=table['file'], id=table['label'].astype(int)))

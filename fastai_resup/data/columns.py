@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/data/columns.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/13_columns.ipynb #71647489
+# %% ../../nbs/data/13_columns.ipynb #92793c93
 import os
 import re
 import warnings
@@ -18,7 +18,7 @@ from .folders import part_of
 from .tables import first_few, label_csv, one_hot_columns
 from ..files import csv_rows
 
-# %% ../../nbs/data/13_columns.ipynb #f5914beb
+# %% ../../nbs/data/13_columns.ipynb #1b5312fd
 def read_columns(
     f:str|Path, # csv file with one row per image, with or without a header
     fn_col:int|str=None, # Column of file names, by name or number; `None`: found
@@ -43,7 +43,7 @@ def is_image_name(
     ending = os.path.splitext(str(text))[1]
     return ending.lower() in image_extensions
 
-# %% ../../nbs/data/13_columns.ipynb #9b103ac0
+# %% ../../nbs/data/13_columns.ipynb #801550ab
 def column_key(
     name, # Of a column
 )->str:
@@ -55,7 +55,7 @@ label_keys = 'label labels class classname emotion expression category target gi
 index_keys = '','index','level0','unnamed0'
 split_keys = 'isvalid split usage subset partition'.split()
 
-# %% ../../nbs/data/13_columns.ipynb #521d141b
+# %% ../../nbs/data/13_columns.ipynb #369e3e8f
 def csv_columns(
     df:pd.DataFrame, # Rows of a csv file, from `label_csv`
     fn_col:int|str=None, # Column of file names, by name or number; `None`: found
@@ -109,23 +109,27 @@ def _certain(df, arg, col):
     has = f"{df.attrs['file']} has the columns {first_few(df.columns)}"
     raise ValueError(f"{has}, and none is known to hold {what}: name it by {arg}=")
 
-# %% ../../nbs/data/13_columns.ipynb #9d84652c
+# %% ../../nbs/data/13_columns.ipynb #bb2f972b
 def split_rows(
     df:pd.DataFrame, # Rows of a csv file, from `label_csv`
     valid_col:int|str=None, # Column that is true for validation rows, or names their part; `None`: found by its name
 )->tuple: # `df` without the rows of a third part, its names of parts as flags; and the column's name, `None` where there is none
     "Rows for training and validation, with a warning for those that are for neither"
     col = _column(df, df.columns, 'valid_col', valid_col, split_keys)
-    if col not in df: return df,col
-    names = {o:part_of(str(o)) for o in df[col].unique()}
-    if None in names.values(): return df,col
-    parts = df[col].map(names)
+    parts = _parts(df, col)
+    if parts is None: return df,col
     held_out = 'valid' if (parts=='valid').any() else 'test'
-    if held_out not in names.values(): return df,None
+    if not (parts==held_out).any(): return df,None
     is_read = parts.isin(['train', held_out])
     _say_unread(df, ~is_read)
     flags = {col: parts[is_read]==held_out}
     return df[is_read].assign(**flags),col
+
+def _parts(df, col):
+    "The part of each row, `None` where the column doesn't hold names of parts"
+    if col not in df: return None
+    names = {o:part_of(str(o)) for o in df[col].unique()}
+    return None if None in names.values() else df[col].map(names)
 
 def _say_unread(df, unread):
     "Warn of the rows of a part that isn't read"

@@ -9,6 +9,7 @@ __all__ = ['fer2013_classes', 'write_fer2013']
 
 # %% ../../nbs/data/06_fer2013.ipynb #a0000004
 import hashlib, json, os, shutil
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from fastcore.all import delegates, patch
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .ferplus import fer2013_usage, ferplus_folders, read_fer2013new
-from .folders import folder_table
+from .columns import column_key
+from .folders import data_root, find_parts, has_train, part_of, read_parts, subfolders
 from .loaders import FERDataLoaders
 from .tables import first_few
 from ..files import csv_rows, save_csv, save_text, whole_file
@@ -26,7 +28,7 @@ from ..files import csv_rows, save_csv, save_text, whole_file
 @delegates(FERDataLoaders.from_table, but=['table','vocab','valid_pct'])
 def from_fer2013(cls:FERDataLoaders,
     path:str|Path, # `fer2013.csv`, a folder that holds it, or a folder with `train|valid|test/<class>`
-    valid:str='valid', # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in most mirrors both)
+    valid:str=None, # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in mirrors both); `None`: the first that is there
     images:str|Path=None, # Where the images of a csv are, or will be written; `fer2013-images` beside it if not given
     valid_pct:float=None, # Share of each class of the training images to hold out, in place of `valid`
     **kwargs
@@ -44,17 +46,31 @@ fer2013_classes = 'angry disgust fear happy sad surprise neutral'.split()
 
 # %% ../../nbs/data/06_fer2013.ipynb #0d010008
 def fer2013_rows(
-    path:str|Path # `fer2013.csv`, with the header `emotion,pixels,Usage`
-): # Generator of (line number, fields as text)
+    path:str|Path # `fer2013.csv`, with the columns `emotion`, `pixels` and, mostly, `Usage`
+): # Generator of (line number, fields of these three columns as text; none for a row of another length)
     "The rows of FER2013 one by one; raises `FileNotFoundError`, and `ValueError` for another header or a file that can't be read."
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: expected FER2013's csv with the header emotion,pixels,Usage")
-    rows = csv_rows(path)
+        raise FileNotFoundError(f"{path} not found: expected FER2013's csv with the header {','.join(_columns)}")
+    rows = csv_rows(path, ',', strip=True)
     _,header = next(rows, (1,[]))
-    if header!=['emotion','pixels','Usage']:
-        raise ValueError(f"{path} has the header {','.join(header)[:80]!r}, expected 'emotion,pixels,Usage'")
-    yield from rows
+    places = _places(path, header)
+    for line,row in rows:
+        yield line,_cells(row, places, len(header))
+
+_columns = 'emotion','pixels','Usage'
+
+def _places(path, header):
+    "Where the three columns are; `None` for a missing `Usage`"
+    keys = list(map(column_key, header))
+    places = [keys.index(o) if o in keys else None for o in ('emotion','pixels','usage')]
+    if None not in places[:2]: return places
+    raise ValueError(f"{path} has the columns {','.join(header)[:80]!r}, expected emotion, pixels and Usage")
+
+def _cells(row, places, n):
+    "The three fields of a row of `n`; those of a missing column are for training"
+    if len(row)<n or any(row[n:]): return []
+    return ['Training' if i is None else row[i] for i in places]
 
 # %% ../../nbs/data/06_fer2013.ipynb #0d01000a
 def fer2013_label(
@@ -62,7 +78,7 @@ def fer2013_label(
 )->tuple: # Class name, and split ('train', 'valid' or 'test')
     "Class and split of a row of FER2013; raises `ValueError` saying what is wrong with them."
     if len(row)!=3: raise ValueError("expected the three fields emotion, pixels and Usage")
-    emotion,_,usage = map(str.strip, row)
+    emotion,_,usage = row
     if emotion not in [*'0123456']:
         raise ValueError(f"emotion is {emotion[:20]!r}, expected 0 to 6")
     if usage not in fer2013_usage:
@@ -96,14 +112,15 @@ def write_fer2013(
     `FileNotFoundError`, `FileExistsError` where `out` is something else, and `ValueError` naming the lines of broken
     rows, or where the two files have different numbers of rows."""
     csv_file,out = Path(csv_file),Path(out)
+    next(fer2013_rows(csv_file), None) # another file is found out before anything is written
     sources = _sources(csv_file, votes)
     if _made_of(out)==sources: return out
     _check_free(out, csv_file)
     n = sources['fer2013.csv']['rows']
     names = None if votes is None else _names(votes, csv_file, n)
-    work = _start_work(out.with_name(out.name+'.unfinished'), sources)
-    rows = _write_images(csv_file, work, names, n if progress else None)
-    _write_tables(work, rows, names, votes)
+    with _work_folder(out, sources) as work:
+        rows = _write_images(csv_file, work, names, n if progress else None)
+        _write_tables(work, rows, names, votes)
     if out.exists(): out.rmdir()
     os.replace(work, out)
     return out
@@ -140,6 +157,17 @@ def _names(votes, csv_file, n):
     names = read_fer2013new(votes)
     if len(names)==n: return names
     raise ValueError(f"{csv_file} has {n} rows and {votes} has {len(names)}: both must list the same images in the same order")
+
+@contextmanager
+def _work_folder(out, sources):
+    "The folder to write into; it stays after an interrupt, and goes after an error, with the folders that were made for it"
+    made = [o for o in out.parents if not o.exists()]
+    work = _start_work(out.with_name(out.name+'.unfinished'), sources)
+    try: yield work
+    except Exception:
+        shutil.rmtree(work)
+        for o in made: o.rmdir()
+        raise
 
 def _start_work(work, sources):
     "The folder `work` to go on in; emptied if it was begun from other files"
@@ -208,32 +236,51 @@ def _write_tables(work, rows, names, votes):
 # %% ../../nbs/data/06_fer2013.ipynb #945ff3b3
 def fer2013_table(
     path:str|Path, # `fer2013.csv`, a folder that holds it, or a folder with `train|valid|test/<class>`
-    valid:str='valid', # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in most mirrors both)
+    valid:str=None, # Split to validate on: `valid` (PublicTest) or `test` (PrivateTest; in mirrors both); `None`: the first that is there
     images:str|Path=None, # Where the images of a csv are, or will be written; `fer2013-images` beside it if not given
     valid_pct:float=None, # Where given, the training images alone, without `is_valid`
-)->tuple: # Table (`file`, `label`, `is_valid`), and class names
+)->tuple: # Table (`file`, `label` and, where there is a validation part, `is_valid`), and class names
     "The images of FER2013, which are written first where only a csv is there; raises what `from_fer2013` raises."
-    if valid not in ('valid','test'): raise ValueError(f"valid must be 'valid' or 'test', got {valid!r}")
-    path = image_folder(path, images)
-    _check_folders(path, ['train'] if valid_pct is not None else ['train',valid])
-    table = folder_table(path, 'train', valid, valid_pct)
-    table['label'] = table['label'].str.lower()
-    return table,fer2013_classes
+    root = data_root(image_folder(path, images))
+    if not root.is_dir() or not has_train(root):
+        raise FileNotFoundError(f"{path} has no fer2013.csv and no folder for training: expected train|valid|test/<class>")
+    parts = find_parts(root, valid=_part_folder(root, valid), valid_pct=valid_pct)
+    parts.unread[:] = [o for o in parts.unread if not part_of(o)] # both test sets are well known
+    table = read_parts(parts)
+    numbers = {str(i):c for i,c in enumerate(fer2013_classes)}
+    labels = table['label'].str.lower().replace(numbers)
+    return table.assign(label=labels),fer2013_classes
+
+def _part_folder(root, valid):
+    "Name of the folder with the part `valid`, such as Test for 'test'"
+    folders = [] if valid is None else subfolders(root)
+    if valid in folders: return valid
+    return next((o for o in folders if part_of(o)==valid), valid)
 
 def image_folder(
     path:str|Path, # `fer2013.csv`, or a folder
     images:str|Path=None, # Where its images are, or will be written; None: `fer2013-images` beside the csv
 )->Path: # Folder of images: `path` where there is no csv
     "The folder of images; those of a csv are written first."
-    path = Path(path)
-    csv_file = path if path.is_file() else path/'fer2013.csv'
-    if not csv_file.is_file(): return path
+    csv_file = fer2013_file(path)
+    if csv_file is None: return Path(path)
     return write_fer2013(csv_file, images or csv_file.parent/'fer2013-images')
 
-def _check_folders(path, needed):
-    "Raise for a folder that isn't there"
-    lacking = [o for o in needed if not (path/o).is_dir()]
-    if not lacking: return
-    why = f"{path} has no fer2013.csv and no folder {lacking[0]!r}: expected train|valid|test/<class>"
-    if lacking==['valid'] and (path/'test').is_dir(): why += "; this mirror has a folder 'test': say valid='test'"
-    raise FileNotFoundError(why)
+def fer2013_file(
+    path:str|Path, # A csv file, or a folder that holds FER2013's
+)->Path: # `None` where there is none
+    "FER2013's csv file, under the names that it has on Kaggle and in its archive"
+    path = Path(path)
+    if path.is_file(): return path
+    names = ('fer2013.csv', 'icml_face_data.csv', 'fer2013/fer2013.csv', 'fer2013.csv/fer2013.csv')
+    return next((path/o for o in names if (path/o).is_file()), None)
+
+def is_fer2013(
+    path:Path, # Folder or file
+)->bool:
+    "Is `path` the csv file of FER2013, or a folder that holds it and no images yet?"
+    f = fer2013_file(path)
+    if f is None or path.is_dir() and has_train(path): return False
+    try: next(fer2013_rows(f), None)
+    except ValueError: return path.is_dir() # then reading it says what is wrong
+    return True

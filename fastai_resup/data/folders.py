@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/data/folders.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/10_folders.ipynb #2d8943bb
+# %% ../../nbs/data/10_folders.ipynb #009b4665
 import os
 import re
 import warnings
@@ -18,7 +18,7 @@ import pandas as pd
 from fastai.data.transforms import image_extensions
 from .tables import first_few
 
-# %% ../../nbs/data/10_folders.ipynb #035fffd2
+# %% ../../nbs/data/10_folders.ipynb #8b7ec793
 def folder_table(
     path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
     train:str='train', # Name of the training folder; 'train' finds Train, training, train_set …, too
@@ -28,8 +28,13 @@ def folder_table(
     """The images in one folder per class, at any depth below it, with a warning that says what lies there and isn't read.
 
     Raises `FileNotFoundError` for a folder that isn't there, and `ValueError` for images in no class folder, a class
-    without images, and several folders that may be the data set."""
-    parts = find_parts(path, train, valid, valid_pct)
+    without images, several folders that may be the data set, and `valid` beside `valid_pct`."""
+    return read_parts(find_parts(path, train, valid, valid_pct))
+
+def read_parts(
+    parts, # From `find_parts`
+)->pd.DataFrame: # As of `folder_table`
+    "The images in the folders that were found; warns and raises as `folder_table` does"
     table,unread = class_table(parts.train)
     unread = parts.unread+unread
     if parts.valid:
@@ -51,7 +56,7 @@ def _plain(name):
     "A class name without capitals and outer blanks"
     return name.strip().casefold()
 
-# %% ../../nbs/data/10_folders.ipynb #7879a850
+# %% ../../nbs/data/10_folders.ipynb #cb950e94
 part_names = dict(
     train=('train','training'),
     valid=('valid','val','validation','publictest'),
@@ -68,7 +73,7 @@ def _word(name):
     "`train` of 'Train_set' or 'train_images'"
     return re.sub('[ _-]?(set|class|classes|images|data)$', '', name.strip().lower())
 
-# %% ../../nbs/data/10_folders.ipynb #6e136a2e
+# %% ../../nbs/data/10_folders.ipynb #a7ad1ad8
 @dataclass(frozen=True)
 class DataParts:
     "The folders of a data set"
@@ -84,7 +89,9 @@ def find_parts(
     valid_pct:float=None, # Where given, no validation folder is read
 )->DataParts: # Its `train` is the folder itself where class folders lie in it directly
     "The training and the validation folder; raises what `folder_table` raises."
-    root = _existing_root(Path(path), train)
+    if valid is not None and valid_pct is not None:
+        raise ValueError("valid= names validation images, and valid_pct= holds out training images in their place: give one of them")
+    root = _existing_root(Path(path).expanduser(), train)
     folders = subfolders(root)
     train_name = _train_folder(root, folders, train)
     if train_name is None:
@@ -108,7 +115,7 @@ def _named_parts(root, train, valid, folders, others):
     valid = root/valid if valid else None
     return DataParts(root/train, valid, unread+_images_in(root), [o for o in others if o in unread])
 
-# %% ../../nbs/data/10_folders.ipynb #e84c5c71
+# %% ../../nbs/data/10_folders.ipynb #b379ff97
 def subfolders(
     path:Path, # A folder
 )->list: # Names, sorted; without hidden ones and what a Mac leaves in archives
@@ -156,7 +163,7 @@ def _lacks(root, arg, name):
     has = first_few(subfolders(root)) or 'no folders'
     return f"{root} has no folder for {arg}={name!r}: it has {has}"
 
-# %% ../../nbs/data/10_folders.ipynb #cd4a67e0
+# %% ../../nbs/data/10_folders.ipynb #7209ec17
 def data_root(
     path:str|Path, # A folder
 )->Path: # `path`, or the folder below it that holds the data set, as in archives
@@ -217,7 +224,7 @@ def warn_of_unread(
         text += f"; to validate on another folder name it: valid='{parts.others[0]}'"
     warnings.warn(text, stacklevel=3)
 
-# %% ../../nbs/data/10_folders.ipynb #6eb64077
+# %% ../../nbs/data/10_folders.ipynb #393fa30b
 def class_table(
     path:Path, # Folder with a folder per class
 )->tuple: # Table with the columns `file` and `label`, sorted; and what isn't read, a list of texts

@@ -9,16 +9,18 @@ __all__ = ['formats', 'FormatError', 'read_table', 'DataFormat', 'find_format', 
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d03
 import inspect
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from .affectnet import affectnet_table
-from .fer2013 import fer2013_table
+from .affectnet import affectnet_table, is_affectnet
+from .checks import check_table, class_names
+from .columns import read_columns, split_rows
+from .fer2013 import fer2013_table, is_fer2013
 from .ferplus import ferplus_folders, ferplus_table
 from .folders import folder_table
-from .rafdb import is_rafdb, rafdb_table
-from .checks import check_table, class_names
+from .manifest import NoiseManifest, is_label_list, list_table
+from .rafdb import is_numbered_mirror, is_rafdb, rafdb_table
 from .tables import fer_table, split_table
-from ..files import read_csv
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d06
 class FormatError(ValueError):
@@ -41,13 +43,15 @@ def read_table(
 
     Raises `FileNotFoundError` where there is nothing, `FormatError` for an unknown format or an argument that doesn't
     suit it, and what its reader and `check_table` raise."""
-    path,format = Path(path),find_format(path, format)
+    path = Path(path).expanduser()
     args = {k:v for k,v in args.items() if v is not None}
+    format = find_format(path, format, args.get('scheme'))
     _check_args(format, args)
     table,vocab = formats[format].table(path, **args)
+    table = check_table(table, vocab, files=path.is_dir())
     if 'is_valid' not in table:
         table = split_table(table, args.get('valid_pct', 0.2), seed)
-    return check_table(table, vocab, files=path.is_dir()),list(vocab)
+    return table,list(vocab)
 
 def _check_args(format, given):
     "Raise `FormatError` for the first extra argument that a form doesn't take, or that is lacking"
@@ -81,70 +85,105 @@ class DataFormat:
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d0d
 def images_table(
     path:str|Path, # Folder with `train/<class>/…` and `valid/<class>/…`, or with the class folders themselves
-    train:str='train', # Name of the training folder
+    train:str='train', # Name of the training folder; 'train' finds others, too
     valid:str=None, # Name of the validation folder; `None`: the first of valid, val, validation and test
     valid_pct:float=None, # Where given, the training images alone, without `is_valid`
 )->tuple: # Table (`file`, `label` and, unless it is to be split, `is_valid`), and class names
-    "The images of a folder per class; raises what `folder_table` raises."
+    "The images of a folder per class, with a warning where the classes are numbers; raises what `folder_table` raises."
     table = folder_table(path, train, valid, valid_pct)
-    return table,class_names(table)
+    vocab = class_names(table)
+    if all(o.isdigit() for o in vocab): _say_numbers(vocab)
+    return table,vocab
+
+def _say_numbers(vocab):
+    "Say how classes that are numbers get their names, where a data set is known that has these"
+    hints = {
+        '01234567':"AffectNet's, scheme='official'",
+        '0123456':"AffectNet's, scheme='official', or if FER2013's, format='fer2013'",
+        '1234567':"RAF-DB's, format='rafdb'"}
+    hint = hints.get(''.join(vocab))
+    if hint: warnings.warn(f"the classes are called {vocab[0]} to {vocab[-1]}: if they are {hint} gives them names", stacklevel=3)
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d0e
 def csv_table(
-    path:str|Path, # csv file with the columns `file`, `label` and, optionally, `is_valid` and `true`; names are relative to its folder
-    valid_pct:float=None, # Share to hold out; only for a file without `is_valid`
+    path:str|Path, # csv file with a row per image, or a folder with one; a noise manifest, too
+    images:str|Path=None, # Folder that names start from; `None`: that of the file
+    fn_col:int|str=None, # Column of file names; `None`: found by its name, see `read_columns`
+    label_col:int|str=None, # Column of labels; `None`: found by its name, or one-hot columns
+    valid_col:int|str=None, # Column that is true for validation rows, or says train and val; `None`: `is_valid` or `split`
+    true_col:int|str=None, # Column of true labels; `None`: `true`
+    delimiter:str=None, # Character between the fields; `None`: found
+    valid_pct:float=None, # Share to hold out; only for a file that doesn't say which rows are for validation
 )->tuple: # Table (complete names in `file`, `label` and the optional columns), and class names
-    "The rows of a csv file; raises what `read_csv` and `fer_table` raise, and `FormatError` for `valid_pct` beside `is_valid`."
-    df = read_csv(path, ('file','label'), guarded=True)
-    df = df.mask(df=='') # an empty cell is a missing one
-    valid_col = 'is_valid' if 'is_valid' in df else None
-    if valid_col and valid_pct is not None:
-        raise FormatError('valid_pct', f"is for data without a validation part, and {path} has the column is_valid")
-    table = fer_table(df, Path(path).parent, 'file', 'label', valid_col, 'true' if 'true' in df else None)
+    """The rows of a csv file.
+
+    Raises what `read_columns`, `fer_table` and `NoiseManifest.read` raise, and `FormatError` for `valid_pct` where the
+    file says which rows are for validation."""
+    f = _csv_file(Path(path))
+    root = Path(images).expanduser() if images else f.parent
+    if _is_manifest(f): return _manifest_table(f, root)
+    df,columns = read_columns(f, fn_col, label_col, delimiter)
+    df,valid_col = split_rows(df, valid_col)
+    if valid_col is not None and valid_pct is not None:
+        raise FormatError('valid_pct', f"is for data without a validation part, and {f} has the column {valid_col}")
+    if true_col is None and 'true' in df: true_col = 'true'
+    table = fer_table(df, root, **columns, valid_col=valid_col, true_col=true_col)
     return table,class_names(table)
+
+def _csv_file(path):
+    "A csv file, or the one in a folder: labels.csv, or else the only one"
+    if path.is_file(): return path
+    found = [o for o in sorted(path.glob('*.[ct]sv')) if o.name[0]!='.']
+    labels = [o for o in found if o.name=='labels.csv'] or found
+    if len(labels)==1: return labels[0]
+    if not found: raise FileNotFoundError(f"{path} has no csv file: expected labels.csv")
+    names = ', '.join(o.name for o in found)
+    raise ValueError(f"{path} has the csv files {names}: give the path of one of them")
+
+def _manifest_table(f, root):
+    "The images of a noise manifest, and its class names"
+    m = NoiseManifest.read(f)
+    return m.table(root),list(m.vocab)
+
+def _is_manifest(f):
+    "Is `f` a noise manifest?"
+    with open(f, 'rb') as o: beginning = o.read(7)
+    return b'# {' in beginning
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d10
 def _is_ferplus(path):
     "Has `path` FERPlus's folder of training images?"
     return (path/ferplus_folders['train']).is_dir()
 
-def _is_fer2013(path):
-    "Is `path` the csv file of FER2013, or a folder that holds it and no images yet?"
-    if path.is_dir(): return (path/'fer2013.csv').is_file() and not (path/'train').is_dir()
-    with open(path, 'rb') as f: header = f.readline(100)
-    return header.removeprefix(b'\xef\xbb\xbf').strip()==b'emotion,pixels,Usage'
-
-def _is_csv(path):
-    "Is `path` a csv file?"
-    return path.is_file() and path.suffix.lower()=='.csv'
-
-def _is_affectnet(path):
-    "Does `path` hold AffectNet's lists, or its annotations beside the images?"
-    signs = ('Manually_Annotated_file_lists', 'training.csv', 'train_set/annotations')
-    return any((path/o).exists() for o in signs)
-
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d11
 formats = dict(
     ferplus=DataFormat("a folder with FER2013Train", _is_ferplus, ferplus_table),
-    fer2013=DataFormat("fer2013.csv, or a folder that holds it", _is_fer2013, fer2013_table),
-    csv=DataFormat("a csv file with the columns file and label", _is_csv, csv_table),
-    rafdb=DataFormat("a folder with EmoLabel, a mirror with train/1/train_00001_aligned.jpg, or a label list", is_rafdb, rafdb_table),
-    affectnet=DataFormat("a folder with training.csv or train_set/annotations", _is_affectnet, affectnet_table),
-    folder=DataFormat("a folder per class, in train and valid or alone", Path.is_dir, images_table))
+    fer2013=DataFormat("fer2013.csv, or a folder that holds it", is_fer2013, fer2013_table),
+    list=DataFormat("a label list that resup-noise wrote", is_label_list, list_table),
+    rafdb=DataFormat("a folder with EmoLabel, a mirror with train/1 to test/7, or a label list", is_rafdb, rafdb_table),
+    csv=DataFormat("a csv file with columns of files and labels, or a noise manifest", Path.is_file, csv_table),
+    affectnet=DataFormat("a folder with training.csv or train_set/annotations", is_affectnet, affectnet_table),
+    folder=DataFormat("a folder per class, in train and valid (or val, test) or alone", Path.is_dir, images_table))
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d14
 def find_format(
     path:str|Path, # Folder or file
     format:str='auto', # Name of a form in `formats`, or 'auto': the first that is found
+    scheme:str=None, # What AffectNet's class numbers mean: then class folders are AffectNet's
 )->str: # Name of a form in `formats`
     "The form in which labelled images come; raises `FileNotFoundError` where there is nothing, `FormatError` for an unknown name"
-    path = Path(path)
+    path = Path(path).expanduser()
     if format!='auto' and format not in formats:
         raise FormatError('format', f"must be one of auto, {', '.join(formats)}, not {format!r}")
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist')
     if format!='auto': return format
-    return next((name for name,form in formats.items() if form.found(path)), 'folder')
+    found = next(name for name,form in formats.items() if form.found(path))
+    if found=='folder' and scheme is not None: return 'affectnet'
+    if found=='rafdb' and is_numbered_mirror(path):
+        taken = f"{path} is taken for RAF-DB, as train and test have the folders 1 to 7"
+        warnings.warn(f"{taken}; format='folder' keeps the numbers", stacklevel=2)
+    return found
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d17
 def format_args(

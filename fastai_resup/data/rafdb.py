@@ -99,6 +99,8 @@ def _list_lines(path):
     lines = [(i,o) for i,o in enumerate(text.split('\n'), 1) if o.strip(' \t\r')]
     if not lines:
         raise LabelListError(f"{path} is empty: expected {row}")
+    if lines[0][1].startswith('# {'):
+        raise LabelListError(f"{path} line 1: a list or manifest of resup-noise for other data than RAF-DB, which read_table reads")
     return lines
 
 # %% ../../nbs/data/04_rafdb.ipynb #00000016
@@ -261,7 +263,7 @@ def rafdb_table(
     if images not in ('aligned','original'):
         raise ValueError(f"images must be 'aligned' or 'original', got {images!r}")
     path = Path(path) if Path(path).is_file() else data_root(path)
-    if _is_numbered(path): return _numbered_table(path, noise_list, valid_pct)
+    if is_numbered_mirror(path): return _numbered_table(path, noise_list, valid_pct)
     df = join_rafdb(_official_labels(path), noise_list, base).df
     table = _named_rows(df, _image_files(path, df, images))
     if noise_list is None: del table['true']
@@ -365,7 +367,7 @@ def _mirror_number(f, split):
         raise LabelListError(f"{f} is no RAF-DB {split} image, such as {split}_00001_aligned.jpg")
     return int(image[2])
 
-# %% ../../nbs/data/04_rafdb.ipynb #112073bd
+# %% ../../nbs/data/04_rafdb.ipynb #8c73ae9a
 def _numbered_table(path, noise_list, valid_pct):
     "The images in folders 1 to 7, and class names"
     if noise_list is not None:
@@ -374,7 +376,9 @@ def _numbered_table(path, noise_list, valid_pct):
     names = dict(zip('1234567', rafdb_classes))
     return table.assign(label=table['label'].map(names)),rafdb_classes
 
-def _is_numbered(path):
+def is_numbered_mirror(
+    path:Path, # Folder or file
+)->bool:
     "Is `path` a mirror in which no class begins with an image that is called as in RAF-DB?"
     is_official = path.is_file() or (path/'EmoLabel').is_dir()
     if is_official or not has_train(path): return False
