@@ -27,7 +27,7 @@ from scipy import special
 
 from fastai_resup.callbacks import EpochCount, PairMetrics, ReSup
 from fastai_resup.checkpoint import Checkpoint
-from fastai_resup.data import FERDataLoaders
+from fastai_resup.data import FERDataLoaders,fer_block
 from fastai_resup.learner import ReSupLearner, resup_learner
 from fastai_resup.losses import ReSupLoss
 from fastai_resup.synth import make_faces
@@ -50,7 +50,9 @@ def draw(path, labels, n_valid=8, seed=0):
 def make(path, labels, bs=8, vocab=None, noise=0., seed=0, **kwargs):
     "A learner for images with these class ids"
     set_seed(seed)
-    dls = FERDataLoaders.from_df(draw(path, labels), valid_col='is_valid', vocab=vocab, img_size=8, bs=bs, noise=noise, seed=seed, **{'num_workers':0, **kwargs})
+    return learner(path, FERDataLoaders.from_df(draw(path, labels), valid_col='is_valid', vocab=vocab, img_size=8, bs=bs, noise=noise, seed=seed, **{'num_workers':0, **kwargs}))
+
+def learner(path, dls):
     learn = ReSupLearner(dls, [Tiny(len(dls.vocab)), Tiny(len(dls.vocab))], splitter=body_head, metrics=accuracy, path=path)
     learn.remove_cb(learn.progress); learn.logger = lambda *a: None
     return learn
@@ -225,8 +227,9 @@ def test_no_noise_and_very_much(tmp_path, noise):
     if noise==0: assert np.isnan(learn.refits[-1]['auroc'])           # nothing to tell apart, and no number made up
 
 def test_one_class_alone(tmp_path):
-    "Nothing to tell apart: it trains, with weights of 1, and says why"
-    learn = make(tmp_path, [0]*32)
+    "Nothing to tell apart, which the data say at once; `DataLoaders` made in another way train, with weights of 1, and say why"
+    with pytest.raises(ValueError, match="all labels are 'c0000'"): make(tmp_path, [0]*32)
+    learn = learner(tmp_path, FERDataLoaders.from_dblock(fer_block(['c0000'], img_size=8), draw(tmp_path, [0]*32), bs=8, num_workers=0))
     with pytest.warns(UserWarning, match='all weights stay 1.*too few distinct values'): learn.fit(2, 1e-2, cbs=ReSup())
     assert healthy(learn) and not learn.model.has_mixture and learn.refits[-1]['note']
 

@@ -1,8 +1,6 @@
 "Pictures of every form that people have: turned by a phone, in memory, in odd modes and shapes; and arguments that nobody would read"
 import io
 import os
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -299,32 +297,7 @@ def test_other_data_loaders_keep_fastais_way(phone):
     dls = FERDataLoaders.from_dblock(block, list(range(8)), bs=2, num_workers=0)
     assert dls.test_dl([1,2,3], num_workers=0).one_batch()[0].shape==(2,3,8,8)
 
-# the cache in worker processes ---------------------------------------------------
-
-def count_reads(path, method):
-    "A process of its own that goes twice through cached images by a worker; files are gone the second time"
-    script = path/'twice.py'
-    script.write_text(f'''
-import multiprocessing
-if __name__=='__main__':
-    multiprocessing.set_start_method({method!r})
-    from pathlib import Path
-    import torch
-    from fastai_resup.data import FERDataLoaders
-    dls = FERDataLoaders.from_folder({str(path)!r}, bs=2, img_size=16, batch_tfms=[], cache=True, num_workers=1)
-    dl = dls.train.new(shuffle=False, drop_last=False)
-    before = torch.cat([x for x,_ in dl])
-    for f in dls.train_files: Path(f).unlink()
-    assert torch.equal(torch.cat([x for x,_ in dl]), before)
-    assert before.std()>0.1
-    print('same', len(before))
-''')
-    env = {**os.environ, 'PYTHONPATH':os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH')]))}
-    return subprocess.run([sys.executable,'-W','ignore',script], capture_output=True, text=True, timeout=300, env=env)
-
-def test_spawned_workers_share_the_cache(phone):
-    run = count_reads(phone, 'spawn')
-    assert run.stdout.strip()=='same 4', run.stderr[-3000:]
+# the cache (in worker processes: test_workers) --------------------------------------
 
 def test_the_cache_takes_memory_as_it_fills(phone):
     "8 GB for files that are never read: more than most machines' /dev/shm, and nothing is written"
@@ -403,8 +376,10 @@ def test_arguments_that_fastai_reads_pass(files):
     assert (dls.valid.bs,dls.train.n)==(3,8)
     for kw in (dict(noise=.3), dict(nonsense=1)):
         with pytest.raises(TypeError, match='would be ignored'): dls.test_dl(files, **kw)
+        with pytest.raises(TypeError, match='would be ignored'): FERDataLoaders.from_dsets(dls.train_ds, dls.valid_ds, **kw)
         with pytest.raises(TypeError, match='would be ignored'): FERDataLoaders.from_dblock(fer_block(['a','b']), pd.DataFrame(dict(file=files, label=list(map(label_of, files)), is_valid=[i>9 for i in range(20)])), **kw)
     assert len(dls.test_dl(files, bs=5, num_workers=0, shuffle=True))==4
+    assert isinstance(FERDataLoaders.from_dsets(dls.train_ds, dls.valid_ds, bs=4, num_workers=0, path='x'), FERDataLoaders)
 
 @pytest.mark.parametrize('labels', [[['a','b']]*20, [('a',)]*20, list(np.linspace(0, 1, 20)), [.0,1.]*10, [{'a'}]*20, [np.array([0,1])]*20])
 def test_other_targets_are_refused(files, labels):

@@ -154,7 +154,7 @@ def _no_white(pixels):
 # %% ../../nbs/data/00_images.ipynb #0000000b
 def unreadable_images(
     files, # Paths of image files, such as `get_image_files(path)` or `dls.train_files`
-    n_workers:int=0 # Processes to read with; 0 reads in this one
+    n_workers:int=0 # Processes to read with; 0 reads in this one. A script that gives more needs `if __name__=='__main__'`
 ) -> dict: # For each file that can't be decoded, the reason; in the order of `files`
     "The files that can't be decoded, each with the reason."
     files = list(files)

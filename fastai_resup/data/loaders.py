@@ -47,6 +47,15 @@ class FERDataLoaders(ImageDataLoaders):
         dls = super().from_dblock(dblock, source, **kwargs)
         return cls(*dls.loaders, path=dls.path, device=dls.device)
 
+    @classmethod
+    def from_dsets(cls,
+        *ds, # Training and validation set, fastai's `Datasets`
+        **kwargs # Passed to fastai's `DataLoaders.from_dsets`, such as `bs` and `num_workers`
+    ) -> DataLoaders: # Training and validation `DataLoader`, of this class
+        "`DataLoaders` of this class from `Datasets`; raises `TypeError` for an argument that nobody reads."
+        check_options(kwargs, _loader_options(kwargs))
+        return super().from_dsets(*ds, **kwargs)
+
     def test_dl(self,
         test_items, # Images in a list: paths, anything else that `FERImage.create` takes, `FERItem`s; or a table with a column `file`
         rm_type_tfms=None, # How many of the first transforms to leave out; `None`: found from the first item
