@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import fastai_resup.audit.page
 from fastai_resup.audit.decisions import read_decisions,save_decisions
@@ -382,3 +383,76 @@ def test_a_broken_image_has_a_placeholder(browser, tmp_path):
     browser.open(page)
     assert [o.is_displayed() for o in browser.d.find_elements('css selector', '.broken')]==[True,False]
     assert '1 images could not be read' in browser.text('notice-text')
+
+SHEETS = dict(                                                    # what spreadsheets and people make of the same csv
+    excel=lambda rows: '\ufeff'+'\r\n'.join(';'.join([*r, '', '']) for r in rows)+'\r\n;;;;;\r\n',
+    unicode_text=lambda rows: ('\ufeff'+'\r\n'.join('\t'.join(r) for r in rows)).encode('utf-16-le'),
+    quoted=lambda rows: '\n'.join('|'.join(f'"{o}"' for o in r) for r in rows),
+    by_hand=lambda rows: '\n'.join(' , '.join([' mine', *(o.upper() if i and j==2 else o for j,o in enumerate(r))]) for i,r in enumerate(rows))+'\n\n')
+
+def test_any_spreadsheet_and_any_folder(big, browser, tmp_path):
+    "decisions.csv from other programs, with names from other folders and rows that are there twice: page and Python read the same"
+    audit,page = big
+    browser.open(page)
+    df = audit.suspects(8)
+    rows = [[o.file,o.label,*(('drop','') if i%2 else ('relabel',o.suggested))] for i,o in enumerate(df.itertuples()) if o.suggested!=o.label]
+    names = [r[0] for r in rows]
+    spelled = [names[0], './'+os.path.relpath(names[1]), Path(names[2]).name, os.path.relpath(names[3], '/tmp')]
+    rows = [['file','label','decision','new_label'], *([o, *r[1:]] for o,r in zip(spelled, rows))]
+    rows.append(rows[1])
+    want = None
+    for name,write in SHEETS.items():
+        f,text = tmp_path/f'{name}.csv',write(rows)
+        f.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.warns(UserWarning, match='^1 decisions are repeated, and count once: '): got = read_decisions(f, audit)
+        assert browser.load(f).decided==len(got)==4 and '; 1 repeated rows count once' in browser.text('notice-text'), (name, browser.text('notice-text'))
+        assert read_decisions(browser.download(), audit).equals(got) and got.file.tolist()==names[:4]
+        assert want is None or want.equals(got)
+        want = got
+        browser.keys('u')
+        assert browser.decided==0
+    (tmp_path/'moved.csv').write_text(f'file,label,decision,new_label\n/elsewhere{names[0]},{df.label.iloc[0]},drop,\n')
+    with pytest.raises(ValueError, match='line 2: .* is not in the audit'): read_decisions(tmp_path/'moved.csv', audit)
+    assert browser.load(tmp_path/'moved.csv').decided==0 and 'is not in this audit' in browser.text('notice-text')
+
+def test_whole_number_classes_come_back(browser, tmp_path):
+    "From dls with integer classes by csv, page, decisions.csv and apply to dls with integer classes"
+    from fastai.data.block import CategoryBlock, DataBlock
+    from fastai.vision.data import ImageBlock
+    for i in range(12): Image.new('RGB', (32,32), (i*9,0,0)).save(tmp_path/f'{i}.png')
+    files,vocab = [str(tmp_path/f'{i}.png') for i in range(12)],[10,2,7]
+    given = {f:vocab[i%3] for i,f in enumerate(files)}
+    dls = DataBlock((ImageBlock, CategoryBlock(vocab=vocab, sort=False)), get_y=given.get, splitter=lambda o: (range(9), range(9,12))).dataloaders(files, bs=3, num_workers=0)
+    assert list(dls.vocab)==vocab
+    n = 9
+    audit = LabelAudit(pd.DataFrame(dict(file=text_column(files[:n]), label=[given[f] for f in files[:n]], suggested=[vocab[(i+1)%3] for i in range(n)], p_clean=np.arange(n)/n,
+                                         p_clean_0=0.5, p_clean_1=0.5, suggested_prob=0.9, similarity_0=np.arange(n)/n, similarity_1=0.1, agree=True)), vocab)
+    audit.to_csv(tmp_path/'p.csv')
+    read = LabelAudit.load(tmp_path/'p.csv')
+    known = LabelAudit.load(tmp_path/'p.csv', vocab=dls.vocab)
+    assert set(read.df.label)==set('10 2 7'.split()) and known.vocab==vocab and set(known.df.label)==set(vocab)
+    browser.open(read.to_html(tmp_path/'page', classes=dls.vocab, progress=False))
+    browser.keys('r', 'd', '1', 'k')                              # 1: the first class, 10
+    f = browser.download()
+    for a in (audit, read, known):
+        got = a.apply(f, dls=dls)
+        assert list(got.vocab)==vocab and [got.vocab[int(got.train_ds.tls[-1][i])] for i in range(8)]==[2,10,10,2,7,10,2,7]
+    assert known.apply(f).label.tolist()==audit.apply(f).label.tolist()==[2,10,10,2,7,10,2,7]
+    frame = pd.read_csv(f)                                        # pandas reads 2 and an empty cell as 2.0 and nan
+    assert frame.new_label.dtype==float and audit.apply(frame).label.tolist()==[2,10,10,2,7,10,2,7]
+
+def test_thumbnails_are_upright(tmp_path):
+    "A photo from a phone lies on its side in the file"
+    a = np.zeros((40,60,3), np.uint8)
+    a[:20,:,0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(a).copy()).save(tmp_path/'phone.jpg', exif=exif, quality=95)
+    big = Image.fromarray(np.rot90(np.kron(a, np.ones((20,20,1), np.uint8))).copy())
+    big.save(tmp_path/'large.jpg', exif=exif)
+    Image.fromarray((a[...,0].astype(np.uint16)*257)).save(tmp_path/'grey16.png')
+    for f in ('phone.jpg','large.jpg'):
+        t = np.array(fastai_resup.audit.page.make_thumb(tmp_path/f, 60)).astype(int)
+        assert abs(t[15,30]-(255,0,0)).max()<12 and abs(t[45,30]).max()<12 and abs(t[2,30]-128).max()<12, f
+    t = np.array(fastai_resup.audit.page.make_thumb(tmp_path/'grey16.png', 60)).astype(int)
+    assert t[15,30].min()>250 and t[45,30].max()<5

@@ -130,11 +130,12 @@ class AuditedLabels:
 
 def _files_as_in(given, names):
     "The file in `given` for each of `names` that is another spelling of one"
-    found = {o:known_text(o, given) for o in names}
+    names = {o:known_text(o, given) for o in names}
+    found = {}
     for find in (_by_end, _by_link):
-        left = [o for o,f in found.items() if f not in given]
-        if left: found |= find(left, list(given))
-    return found
+        left = set(names.values()) - set(given) - set(found)
+        if left: found |= find(sorted(left), list(given))
+    return {o:found.get(name, name) for o,name in names.items()}
 
 def _by_end(names, files):
     "The file that has the same end as a name, for each name that has one"

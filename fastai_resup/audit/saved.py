@@ -36,8 +36,11 @@ def save(self:LabelAudit,
 @patch(cls_method=True)
 def load(cls:LabelAudit,
     f, # Path of a file that `save` wrote, or `to_csv`
+    vocab=None, # Class names in the order of their ids, such as `dls.vocab`, which `to_csv` doesn't keep; None: those in the file
 )->LabelAudit:
-    "Read an audit, which needs neither learner nor images; raises FileNotFoundError, and ValueError naming a file that holds no audit"
+    """Read an audit, which needs neither learner nor images.
+
+    Raises FileNotFoundError, and ValueError naming a file that holds no audit, or that of other classes than `vocab`."""
     f = Path(f)
     _,read = _format(f)
     if not f.is_file(): raise FileNotFoundError(f'no audit at {f}')
@@ -45,12 +48,13 @@ def load(cls:LabelAudit,
     except ValueError as e: raise ValueError(f"{f} can't be read: {e}") from e
     lacking = [c for c in ('file','label','p_clean','similarity_0','similarity_1') if c not in table]
     if lacking: raise ValueError(f'{f} is no audit: it lacks the columns {lacking}')
-    return _from_table(cls, table)
+    _check_numbers(f, table)
+    return _from_table(cls, table, _checked_vocab(f, table, vocab))
 
 # %% ../../nbs/audit/07_saved.ipynb #6372aed8
 def _prob_column(name):
     "Name of the column of a class: text as it is, anything else marked and as JSON"
-    if isinstance(name, str): return f'prob_{name}'
+    if isinstance(name, str) and name==name.strip(): return f'prob_{name}'
     if hasattr(name, 'item'): name = name.item()
     return f'prob#{json.dumps(name)}'
 
@@ -80,9 +84,12 @@ def _to_table(audit):
 def _prob_columns(audit):
     "A column per class; NaN where no probabilities are kept, as the columns also carry the vocab"
     vocab,probs = audit.vocab,audit.pred_probs
-    n_texts = len({str(o) for o in vocab})
-    if n_texts<len(vocab): raise ValueError(f'two classes read alike as text, so they could not be told apart: {vocab}')
-    if probs is None: probs = np.full((len(audit.df),len(vocab)), np.nan, np.float32)
+    texts = set(map(str, vocab))
+    if len(texts)<len(vocab):
+        raise ValueError(f'two classes read alike as text, so they could not be told apart: {vocab}')
+    if probs is None:
+        shape = len(audit.df),len(vocab)
+        probs = np.full(shape, np.nan, np.float32)
     return {_prob_column(name):values for name,values in zip(vocab, probs.T)}
 
 def _history_columns(audit):
@@ -92,16 +99,32 @@ def _history_columns(audit):
     return {f'p_clean_epoch_{i}':o for i,o in enumerate(values.T)}
 
 # %% ../../nbs/audit/07_saved.ipynb #41e453b9
-def _from_table(cls, table):
+def _checked_vocab(f, table, vocab):
+    "Class names: those of the columns, `vocab` where there are none; raises ValueError where they differ"
+    found = [_class_of(c) for c in table if _is_prob(c)]
+    if vocab is None: return found or None
+    if not found or list(map(str, found))==list(map(str, vocab)): return list(vocab)
+    raise ValueError(f'{f} is an audit of the classes {found}, and vocab is {list(vocab)}')
+
+def _check_numbers(f, table):
+    "Raise ValueError for text where numbers must be, such as a spreadsheet's 0,5"
+    for c in ('p_clean','similarity_0','similarity_1'):
+        if pd.api.types.is_numeric_dtype(table[c]): continue
+        numbers = pd.to_numeric(table[c], errors='coerce')
+        is_bad = numbers.isna()
+        bad = table.loc[is_bad, c].iloc[0]
+        raise ValueError(f'{f}: the column {c} has {bad!r}, which is no number: write it with a point, as in 0.5')
+
+def _from_table(cls, table, vocab):
     "The audit that `_to_table` took apart"
     probs = [c for c in table if _is_prob(c)]
     history = [c for c in table if _is_history(c)]
-    vocab = [_class_of(c) for c in probs]
     df = table.drop(columns=probs+history)
     df['file'] = text_column(df['file'])
-    for c in df.columns.intersection(_names): df[c] = _class_names(df[c], vocab)
+    for c in df.columns.intersection(_names):
+        df[c] = _class_names(df[c], vocab or ())
     pred_probs = _kept(table[probs], np.float32)
-    return cls(df, vocab or None, pred_probs, _kept(table[history], np.float16))
+    return cls(df, vocab, pred_probs, _kept(table[history], np.float16))
 
 def _kept(columns, dtype):
     "Their values, None where none are known"
@@ -141,13 +164,16 @@ def _typed(column):
 # %% ../../nbs/audit/07_saved.ipynb #efb91ee0
 def _write_parquet(table, f):
     _need_pyarrow()
-    for c in table.columns[table.dtypes==object]: table[c] = _arrow_column(table[c])
+    for c in table.columns[table.dtypes==object]:
+        table[c] = _arrow_column(table[c])
     table.to_parquet(f, index=False, engine='pyarrow')
 
 def _read_parquet(f):
     _need_pyarrow()
     table = pd.read_parquet(f, engine='pyarrow')
-    for c in table.columns[table.dtypes==object]: table[c] = text_column(map(_from_bytes, table[c]))
+    for c in table.columns[table.dtypes==object]:
+        texts = map(_from_bytes, table[c])
+        table[c] = text_column(texts)
     return table
 
 def _from_bytes(o):
