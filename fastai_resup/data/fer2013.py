@@ -8,7 +8,7 @@ Docs: https://owner.github.io/fastai_resup/data/fer2013.html.md"""
 __all__ = ['fer2013_classes', 'write_fer2013']
 
 # %% ../../nbs/data/06_fer2013.ipynb #a0000004
-import hashlib, json, os, shutil
+import hashlib, json, os, shutil, sys
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -264,7 +264,7 @@ def image_folder(
     "The folder of images; those of a csv are written first."
     csv_file = fer2013_file(path)
     if csv_file is None: return Path(path)
-    return write_fer2013(csv_file, images or csv_file.parent/'fer2013-images')
+    return write_fer2013(csv_file, images or csv_file.parent/'fer2013-images', progress=sys.stderr.isatty())
 
 def fer2013_file(
     path:str|Path, # A csv file, or a folder that holds FER2013's

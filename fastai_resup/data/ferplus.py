@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.all import delegates, patch
+from .columns import column_key
 from .loaders import FERDataLoaders
 from .tables import fer_table
 from ..files import read_csv
@@ -104,7 +105,7 @@ def read_fer2013new(
 )->pd.DataFrame: # `name` (missing for 173 rows of the real file), `split` and ten vote counts, one row per row of `fer2013.csv`
     "FERPlus's votes in the order of FER2013; raises `FileNotFoundError`, and `ValueError` for another header or a row that can't be."
     columns = ['Usage','Image name',*ferplus_votes]
-    df = read_csv(path, columns)
+    df = _with_names(read_csv(path, strip=True), columns)
     usage,name = df['Usage'],df['Image name']
     _check_cells(path, usage, usage.isin(fer2013_usage), f"one of {list(fer2013_usage)}")
     _check_cells(path, name, name.str.fullmatch(r'([\w-]+\.png)?'), "a name such as fer0000000.png, or none")
@@ -112,6 +113,13 @@ def read_fer2013new(
     votes.insert(0, 'name', name.where(name!=''))
     votes.insert(1, 'split', usage.map(fer2013_usage))
     return votes.reset_index(drop=True)
+
+def _with_names(df, names):
+    "`df` with its columns named as in `names`, whatever their capitals and blanks; raises for lacking ones"
+    found = {column_key(o):o for o in df.columns}
+    lacking = [o for o in names if column_key(o) not in found]
+    if lacking: raise ValueError(f"{df.attrs['file']} lacks the columns {', '.join(lacking)}; it has {', '.join(df.columns)}")
+    return df.rename(columns={found[column_key(o)]:o for o in names})
 
 def _check_cells(f, cells, fine, expected):
     "Raise for the first of `cells` that isn't `fine`; the index is the line in `f`"

@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/data/folders.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/10_folders.ipynb #009b4665
+# %% ../../nbs/data/10_folders.ipynb #b333e52f
 import os
 import re
 import warnings
@@ -18,7 +18,7 @@ import pandas as pd
 from fastai.data.transforms import image_extensions
 from .tables import first_few
 
-# %% ../../nbs/data/10_folders.ipynb #8b7ec793
+# %% ../../nbs/data/10_folders.ipynb #8199edb0
 def folder_table(
     path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
     train:str='train', # Name of the training folder; 'train' finds Train, training, train_set …, too
@@ -56,7 +56,7 @@ def _plain(name):
     "A class name without capitals and outer blanks"
     return name.strip().casefold()
 
-# %% ../../nbs/data/10_folders.ipynb #cb950e94
+# %% ../../nbs/data/10_folders.ipynb #bf77cc6b
 part_names = dict(
     train=('train','training'),
     valid=('valid','val','validation','publictest'),
@@ -73,7 +73,7 @@ def _word(name):
     "`train` of 'Train_set' or 'train_images'"
     return re.sub('[ _-]?(set|class|classes|images|data)$', '', name.strip().lower())
 
-# %% ../../nbs/data/10_folders.ipynb #a7ad1ad8
+# %% ../../nbs/data/10_folders.ipynb #30f33cb9
 @dataclass(frozen=True)
 class DataParts:
     "The folders of a data set"
@@ -115,7 +115,7 @@ def _named_parts(root, train, valid, folders, others):
     valid = root/valid if valid else None
     return DataParts(root/train, valid, unread+_images_in(root), [o for o in others if o in unread])
 
-# %% ../../nbs/data/10_folders.ipynb #b379ff97
+# %% ../../nbs/data/10_folders.ipynb #7c1a65cf
 def subfolders(
     path:Path, # A folder
 )->list: # Names, sorted; without hidden ones and what a Mac leaves in archives
@@ -163,7 +163,7 @@ def _lacks(root, arg, name):
     has = first_few(subfolders(root)) or 'no folders'
     return f"{root} has no folder for {arg}={name!r}: it has {has}"
 
-# %% ../../nbs/data/10_folders.ipynb #7209ec17
+# %% ../../nbs/data/10_folders.ipynb #f495fc1c
 def data_root(
     path:str|Path, # A folder
 )->Path: # `path`, or the folder below it that holds the data set, as in archives
@@ -178,8 +178,9 @@ def data_root(
         return data_root(path/homes[0])
     if len(folders)!=1: return path
     only = path/folders[0]
-    is_class = _n_images(only) or len(subfolders(only))<2
-    return path if is_class else data_root(only)
+    if _n_images(only): return path
+    root = data_root(only)
+    return root if has_train(root) or len(subfolders(only))>1 else path
 
 def has_train(
     path:Path, # A folder
@@ -224,7 +225,7 @@ def warn_of_unread(
         text += f"; to validate on another folder name it: valid='{parts.others[0]}'"
     warnings.warn(text, stacklevel=3)
 
-# %% ../../nbs/data/10_folders.ipynb #393fa30b
+# %% ../../nbs/data/10_folders.ipynb #ec3157ea
 def class_table(
     path:Path, # Folder with a folder per class
 )->tuple: # Table with the columns `file` and `label`, sorted; and what isn't read, a list of texts

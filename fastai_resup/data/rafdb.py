@@ -99,8 +99,6 @@ def _list_lines(path):
     lines = [(i,o) for i,o in enumerate(text.split('\n'), 1) if o.strip(' \t\r')]
     if not lines:
         raise LabelListError(f"{path} is empty: expected {row}")
-    if lines[0][1].startswith('# {'):
-        raise LabelListError(f"{path} line 1: a list or manifest of resup-noise for other data than RAF-DB, which read_table reads")
     return lines
 
 # %% ../../nbs/data/04_rafdb.ipynb #00000016
@@ -110,6 +108,8 @@ _list_line = re.compile(r'(\S(?:.*\S)?)[ \t]+([0-9]{1,9})')
 
 def _parse_line(text):
     "(split, image number, class number) of a line; ValueError saying what is wrong with it"
+    if text.startswith('# {'):
+        raise ValueError("a list or manifest of resup-noise for other data than RAF-DB, which read_table reads")
     _check_columns(text)
     row = _list_line.fullmatch(text.strip(' \t\r'))
     if not row:
@@ -367,7 +367,7 @@ def _mirror_number(f, split):
         raise LabelListError(f"{f} is no RAF-DB {split} image, such as {split}_00001_aligned.jpg")
     return int(image[2])
 
-# %% ../../nbs/data/04_rafdb.ipynb #8c73ae9a
+# %% ../../nbs/data/04_rafdb.ipynb #08c8d27b
 def _numbered_table(path, noise_list, valid_pct):
     "The images in folders 1 to 7, and class names"
     if noise_list is not None:
@@ -380,9 +380,10 @@ def is_numbered_mirror(
     path:Path, # Folder or file
 )->bool:
     "Is `path` a mirror in which no class begins with an image that is called as in RAF-DB?"
-    is_official = path.is_file() or (path/'EmoLabel').is_dir()
-    if is_official or not has_train(path): return False
-    parts = find_parts(path)
+    if path.is_file(): return False
+    root = data_root(path)
+    if (root/'EmoLabel').is_dir() or not has_train(root): return False
+    parts = find_parts(root)
     if not _has_rafdb_classes(parts.train): return False
     if parts.valid and not _has_rafdb_classes(parts.valid): return False
     return not _is_named(parts.train)
