@@ -39,15 +39,20 @@ def clean_table(
     path = Path(complete_name(path))
     table,vocab = read_table(path, format, seed, images=images, **args)
     _check_clean(path, table)
-    if path.is_dir(): return table,vocab,path
-    return table,vocab,Path(complete_name(images or path.parent))
+    root = path if path.is_dir() else images or path.parent
+    return table,vocab,Path(complete_name(root))
+
+def _warn_of_wrong(path):
+    "Say how many labels of a list are noisy, as its first line says"
+    n = wrong_in_list(path)
+    if n: warnings.warn(f'{path} has {n} noisy labels already, and they are taken as true ones: the list does not say which they are')
 
 def _check_clean(path, table):
     "Raise ValueError where labels differ from the true ones: noise is for labels that are taken as clean"
-    n = wrong_in_list(path) if is_label_list(path) else 0
-    if n: warnings.warn(f'{path} has {n} noisy labels already, and they are taken as true ones: the list does not say which they are')
+    if is_label_list(path): _warn_of_wrong(path)
     if 'true' not in table: return
-    noisy = table['true'].notna() & (table['true']!=table['label'])
+    is_other = table['true']!=table['label']
+    noisy = is_other & table['true'].notna()
     if not noisy.any(): return
     files = first_few(table['file'][noisy])
     raise ValueError(f'{path} has {noisy.sum()} labels that differ from the true ones, of {files}: give the clean labels')
@@ -76,8 +81,10 @@ def _prob_columns(df, vocab):
     for prefix in ('', 'probability_', 'prob_'):
         columns = [f'{prefix}{o}' for o in vocab]
         if set(columns)<=set(df): return columns
-    lacking = ', '.join(str(o) for o in vocab if str(o) not in df)
-    raise ValueError(f"{df.attrs['file']} lacks the columns {lacking}; it has {', '.join(df)}")
+    lacking = [o for o in vocab if o not in df]
+    f = df.attrs['file']
+    has = ', '.join(df)
+    raise ValueError(f"{f} lacks the columns {', '.join(lacking)}; it has {has}")
 
 # %% ../../nbs/cli/04_noise.ipynb #8c5d0d22
 def _check_filled(f, df, columns):
@@ -90,10 +97,12 @@ def _check_filled(f, df, columns):
 def _numbers(f, df, columns):
     "The columns of a table of text as numbers; raises ValueError naming the line where one is none"
     res = df[columns].apply(pd.to_numeric, errors='coerce')
-    bad = df.index[res.isna().any(axis=1)]
-    if not len(bad): return res
-    got = df.loc[bad[0], columns].tolist()
-    raise ValueError(f'{f} line {bad[0]}: expected {len(columns)} numbers, one per class, got {got}')
+    is_bad = res.isna().any(axis=1)
+    lines = df.index[is_bad]
+    if not len(lines): return res
+    line = lines[0]
+    got = df.loc[line, columns].tolist()
+    raise ValueError(f'{f} line {line}: expected {len(columns)} numbers, one per class, got {got}')
 
 # %% ../../nbs/cli/04_noise.ipynb #0000000d
 def model_probs(
@@ -149,28 +158,40 @@ def _check_model_args(model, given):
 # %% ../../nbs/cli/04_noise.ipynb #00000012
 def _rates(text, vocab):
     "A rate per class: numbers in the order of the classes, or class=rate pairs, other classes 0"
-    parts = [o.strip() for o in text.split(',')]
-    if '=' in text: parts = _rates_by_class(text, parts, vocab)
-    try: rates = [float(o) for o in parts]
+    parts = _comma_parts(text)
+    if '=' in text:
+        parts = _rates_by_class(text, parts, vocab)
+    try: rates = list(map(float, parts))
     except ValueError: raise UsageError(f'--rates must be numbers, separated by commas, not {text!r}') from None
-    if len(rates)!=len(vocab):
-        raise UsageError(f"--rates must be {len(vocab)} numbers, for {', '.join(vocab)}, not {len(rates)}")
-    if not all(0<=o<=1 for o in rates): raise UsageError(f'--rates must be from 0 to 1, not {text!r}')
+    k = len(vocab)
+    if len(rates)!=k:
+        classes = ', '.join(vocab)
+        raise UsageError(f'--rates must be {k} numbers, for {classes}, not {len(rates)}')
+    for rate in rates:
+        if not 0<=rate<=1: raise UsageError(f'--rates must be from 0 to 1, not {text!r}')
     return rates
+
+def _comma_parts(text):
+    "What stands between commas, without white space around it"
+    return [o.strip() for o in text.split(',')]
 
 def _rates_by_class(text, parts, vocab):
     "The rate of each class as text, from class=rate pairs"
     pairs = dict(o.rsplit('=', 1) for o in parts if '=' in o)
-    unknown = [c for c in pairs if c not in vocab]
-    if unknown: raise UsageError(f"--rates has the class {unknown[0]!r}, none of {', '.join(vocab)}")
+    for c in pairs:
+        if c in vocab: continue
+        classes = ', '.join(vocab)
+        raise UsageError(f'--rates has the class {c!r}, none of {classes}')
     if len(pairs)<len(parts):
         raise UsageError(f'--rates must be all numbers, or all class=rate with each class once, not {text!r}')
     return [pairs.get(c, '0') for c in vocab]
 
 def _other_classes(text, vocab):
     "A class per class, by name"
-    names = [o.strip() for o in text.split(',')]
-    if len(names)==len(vocab) and set(names)<=set(vocab): return [vocab.index(o) for o in names]
+    names = _comma_parts(text)
+    known = set(names)<=set(vocab)
+    if known and len(names)==len(vocab):
+        return list(map(vocab.index, names))
     classes = ','.join(vocab)
     raise UsageError(f'--to must be {len(vocab)} classes, what each of {classes} turns into, not {text!r}')
 
@@ -189,7 +210,9 @@ def _matrix(f, vocab):
 def _check_matrix_rows(f, n, order, vocab):
     "Raise ValueError unless there is one row per class"
     if n==len(vocab) and sorted(order)==sorted(vocab): return
-    raise ValueError(f"{f} must have a row for each of the classes {', '.join(vocab)}, got {n} rows for {', '.join(order)}")
+    classes = ', '.join(vocab)
+    found = ', '.join(order)
+    raise ValueError(f'{f} must have a row for each of the classes {classes}, got {n} rows for {found}')
 
 # %% ../../nbs/cli/04_noise.ipynb #00000016
 def make_noise(args):
@@ -208,10 +231,14 @@ _of_noise = 'rate','rates','matrix','to','inclusive','probs'
 
 def _noisy_manifest(args):
     "The manifest, and the folder that its names are relative to"
-    table,vocab,root = clean_table(args.path, **{o:getattr(args, o) for o in _of_data})
-    noise = model_args(args.model, vocab, **{o:getattr(args, o) for o in _of_noise})
-    if args.model=='instance': noise['probs'] = _training_probs(args, table, vocab)
-    return NoiseManifest.from_table(table, vocab, args.model, args.seed, root, **noise),root
+    of_data = {o:getattr(args, o) for o in _of_data}
+    of_noise = {o:getattr(args, o) for o in _of_noise}
+    table,vocab,root = clean_table(args.path, **of_data)
+    noise = model_args(args.model, vocab, **of_noise)
+    if args.model=='instance':
+        noise['probs'] = _training_probs(args, table, vocab)
+    m = NoiseManifest.from_table(table, vocab, args.model, args.seed, root, **noise)
+    return m,root
 
 def _check_form(form, with_valid):
     "Raise `UsageError` for a form that nobody writes"
@@ -229,7 +256,12 @@ def _training_probs(args, table, vocab):
 
 def _write(m, args, root):
     "Write a manifest, or a label list, and say what is in it"
-    text = manifest_text(m) if args.form=='manifest' else label_list_text(m, args.with_valid)
+    what = f'written to {args.out}, names relative to {root}'
+    if args.form=='manifest':
+        text = manifest_text(m)
+    else:
+        text = label_list_text(m, args.with_valid)
+        names = map(str, m.vocab)
+        what += f"; classes from 1: {', '.join(names)}"
     save_text(text, args.out, args.overwrite)
-    classes = '' if args.form=='manifest' else f"; classes from 1: {', '.join(map(str, m.vocab))}"
-    say(f'{m}\n\nwritten to {args.out}, names relative to {root}{classes}')
+    say(f'{m}\n\n{what}')

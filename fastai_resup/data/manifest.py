@@ -17,7 +17,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
+from pathlib import Path, PurePath
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
@@ -47,7 +47,7 @@ class NoiseManifest:
     seed:int=None # Seed of the noise model; None where it had none
 
     def __post_init__(self):
-        vocab = tuple(int(o) if isinstance(o, Integral) else o for o in self.vocab)
+        vocab = tuple(map(_plain, self.vocab))
         object.__setattr__(self, 'vocab', vocab)
         object.__setattr__(self, 'df', _checked_rows(self.df, vocab))
 
@@ -77,6 +77,13 @@ class NoiseManifest:
 # %% ../../nbs/data/09_manifest.ipynb #0000003e
 _columns = ['file', 'true', 'label', 'is_valid']
 
+def _plain(name):
+    "A class name as Python's own text or whole number"
+    if isinstance(name, bool): return name
+    for kind,plain in ((str,str), (Integral,int)):
+        if isinstance(name, kind): return plain(name)
+    return name
+
 def _checked_rows(df, vocab):
     "`df` with the columns of a manifest in order, and classes as in `vocab`; ManifestError naming the row that can't be"
     classes = _class_by_text(vocab)
@@ -87,23 +94,31 @@ def _checked_rows(df, vocab):
         raise ManifestError("a manifest needs at least one image")
     _check_rows(df[_columns], classes)
     df = df[_columns].reset_index(drop=True)
-    names = {c:text_column(classes[str(o)] for o in df[c]) for c in ('true','label')}
-    return df.assign(file=text_column(df.file), **names, is_valid=df.is_valid.astype(bool))
+    def as_here(column): return text_column(classes[str(o)] for o in column)
+    return df.assign(
+        file=text_column(df.file),
+        true=as_here(df.true),
+        label=as_here(df.label),
+        is_valid=df.is_valid.astype(bool))
 
 def _class_by_text(vocab):
     "Each class by its text; ManifestError unless they are different texts or whole numbers"
-    named = all(isinstance(o, (str,int)) and not isinstance(o, bool) and o!='' for o in vocab)
     classes = {str(o):o for o in vocab}
-    if named and len(classes)==len(vocab): return classes
+    known_kinds = {str, int}.issuperset(map(type, vocab))
+    is_named = known_kinds and '' not in classes
+    if is_named and len(classes)==len(vocab): return classes
     raise ManifestError(f"vocab must hold different class names, got {list(vocab)}")
 
 def _check_rows(df, classes):
     "Raise ManifestError for the first row that can't be, or that names the image of another"
     seen = {}
-    for i,row in enumerate(df.itertuples(index=False, name=None)):
+    rows = df.itertuples(index=False, name='Row')
+    for i,row in enumerate(rows):
         why = _row_error(*row, classes)
-        first = seen.setdefault(row[0], i)
-        if not why and first!=i: why = f"{row[0]!r} is listed twice, in {_place(df, first)} {_difference(df.iloc[first], row)}"
+        first = seen.setdefault(row.file, i)
+        if not why and first!=i:
+            other = _difference(df.iloc[first], row)
+            why = f"{row.file!r} is listed twice, in {_place(df, first)} {other}"
         if why: raise ManifestError(f"{_place(df, i)}: {why}")
 
 def _place(df, i):
@@ -113,36 +128,43 @@ def _place(df, i):
 
 def _difference(a, b):
     "What another row says of the same image"
-    _,true,label,is_valid = b
-    if (str(a.true),str(a.label))!=(str(true),str(label)): return f'with the label {a.label!r}, and here {label!r}'
-    return 'for the other set' if a.is_valid!=is_valid else 'with the same label'
+    if str(a.label)!=str(b.label): return f'with the label {a.label!r}, and here {b.label!r}'
+    if str(a.true)!=str(b.true): return f'with the true label {a.true!r}, and here {b.true!r}'
+    if a.is_valid!=b.is_valid: return 'for the other set'
+    return 'with the same label'
 
 def _row_error(file, true, label, valid, classes):
     "What is wrong with a row, None if nothing is"
     if not isinstance(file, str) or not file or '\0' in file:
         return f"{file!r} is no file name"
-    if leaves_folder(file) and not _is_elsewhere(file):
+    if _leads_out(file):
         return f"{file!r} leaves the image folder: names must be relative to it, without '..'"
-    for col,c in (('true',true), ('label',label)):
-        if not isinstance(c, (str,Integral)) or str(c) not in classes:
-            return f"{col} is {c!r}, none of the classes {list(classes)[:20]}"
+    labels = dict(true=true, label=label)
+    for col,c in labels.items():
+        if isinstance(c, (str,Integral)) and str(c) in classes: continue
+        return f"{col} is {c!r}, none of the classes {list(classes)[:20]}"
     if valid not in (True, False):
         return f"is_valid is {valid!r}: expected true or false"
     if valid and str(label)!=str(true):
         return f"{file!r} is for validation, and its label {label!r} isn't the true one, {true!r}"
 
-def _is_elsewhere(file):
-    "Is `file` a complete name on this system, without a detour?"
-    return os.path.isabs(file) and '..' not in re.split(r'[/\\]', file)
+def _leads_out(file):
+    "Does `file` leave the image folder, and isn't a complete name without `..`?"
+    if not leaves_folder(file): return False
+    return not os.path.isabs(file) or '..' in PurePath(file).parts
 
 # %% ../../nbs/data/09_manifest.ipynb #00000042
 def _recorded(v):
     "An argument of a noise model as json takes it; of an array of two dimensions with many rows, shape and checksum"
-    if hasattr(v, 'detach'): v = v.detach().cpu().numpy()
-    if not isinstance(v, (np.ndarray, np.generic, pd.DataFrame, list, tuple)): return v
+    if hasattr(v, 'detach'):
+        v = v.detach().cpu().numpy()
+    is_list = isinstance(v, (list, tuple))
+    if not is_list and not isinstance(v, (np.ndarray, np.generic, pd.DataFrame)):
+        return v
     a = np.asarray(v)
-    one_per_image = not isinstance(v, (list, tuple)) and a.ndim==2 and a.shape[0]!=a.shape[1]
-    return _checksum(a) if one_per_image else a.tolist()
+    is_matrix = a.ndim==2 and a.shape[0]==a.shape[1]
+    if is_list or is_matrix or a.ndim!=2: return a.tolist()
+    return _checksum(a)
 
 def _checksum(a):
     "Shape and checksum of an array"
@@ -187,7 +209,7 @@ def _named(files, root):
     "Names of images relative to `root`, and a warning that counts those that can't be"
     if root is None: return [str(f) for f in files]
     names = names_below(files, root)
-    away = [f for f in names if os.path.isabs(f)]
+    away = list(filter(os.path.isabs, names))
     if away: warnings.warn(f"{len(away)} of {len(names)} images lie outside {root}, so they keep complete names: {first_few(away, 3)}")
     return names
 
@@ -230,7 +252,8 @@ def manifest_text(
     """What `NoiseManifest.save` writes; text is quoted where it has a line end in it.
 
     Raises `ManifestError` for arguments of the noise model that json can't hold."""
-    names = {c: text_column(guard_formula(str(o)) for o in m.df[c]) for c in _columns[:3]}
+    def guarded(column): return text_column(guard_formula(str(o)) for o in column)
+    names = {c:guarded(m.df[c]) for c in _columns[:3]}
     rows = m.df.assign(**names).itertuples(index=False, name=None)
     quoting = csv.QUOTE_ALL if _has_line_end(m) else csv.QUOTE_MINIMAL
     text = io.StringIO(newline='')
@@ -329,6 +352,11 @@ def _read_head(f, row=(1,[''])):
     if why: raise ManifestError(f"{f} line 1: {why}")
     return head
 
+def _bad_keys(head, kinds):
+    "Keys that are missing, or whose value is of another kind"
+    def fits(key): return key in head and isinstance(head[key], kinds[key])
+    return [key for key in kinds if not fits(key)]
+
 def _head_error(head):
     "What is wrong with the first row, None if nothing is"
     format,version = head.get('format'),head.get('version')
@@ -336,10 +364,8 @@ def _head_error(head):
         return f"the format is {format!r}, expected {_format!r}"
     if version!=_version:
         return f"version {version!r} is unknown; this version of fastai_resup reads {_version}"
-    bad = [k for k,kind in _kinds.items() if k not in head or not isinstance(head[k], kind)]
+    bad = _bad_keys(head, _kinds)
     if bad: return f"{', '.join(bad)} missing or of a wrong kind"
-    if not all(isinstance(o, (str,int)) for o in head['vocab']):
-        return "vocab must be a list of class names"
 
 # %% ../../nbs/data/09_manifest.ipynb #0000004c
 @patch
@@ -360,12 +386,14 @@ def table(self:NoiseManifest,
     Raises `ManifestError` naming up to ten images that a link leads out of `root`; whether the files exist isn't
     checked here."""
     root = os.path.expanduser(root)
-    files = [os.path.join(root, f) for f in self.df.file]
-    out = links_outside([f for f,name in zip(files, self.df.file) if f!=name], root)
+    names = self.df.file
+    files = text_column(os.path.join(root, f) for f in names)
+    below = files[files!=names]
+    out = links_outside(below, root)
     if out:
         what = f'{len(out)} images are links that leave {root}'
         raise ManifestError(f'{what}: {first_few(out)}. Copy them into the folder')
-    df = self.df.assign(file=text_column(files))
+    df = self.df.assign(file=files)
     return df[['file', 'label', 'true', 'is_valid']]
 
 # %% ../../nbs/data/09_manifest.ipynb #00000057
@@ -375,13 +403,15 @@ def label_list_text(
 )->str: # Lines such as `train_00001.jpg 5`, class numbers from 1 in the order of the vocab
     "The given labels as a label list; raises `ManifestError` for a name with a line end in it, or two images with one name"
     train = m.df[~m.df.is_valid]
-    df = pd.concat([train, m.df[m.df.is_valid]]) if with_valid else train
+    df = train
+    if with_valid:
+        df = pd.concat([train, m.df[m.df.is_valid]])
     names = df.file
-    if m.vocab==tuple(rafdb_classes): names = names.map(_list_name)
+    if m.vocab==tuple(rafdb_classes):
+        names = names.map(_list_name)
     _check_list_names(names)
-    numbers = {c:i for i,c in enumerate(m.vocab, 1)}
-    lines = [f'{name} {numbers[label]}\n' for name,label in zip(names, df.label)]
-    return _list_head(m, names, len(train))+''.join(lines)
+    head = _list_head(m, names, len(train))
+    return head+_list_lines(names, df.label, m.vocab)
 
 # %% ../../nbs/data/09_manifest.ipynb #00000058
 def _list_name(f):
@@ -389,12 +419,24 @@ def _list_name(f):
     found = re.fullmatch(r'(?:.*/)?(train|test)_([0-9]+)(?:_aligned)?\.(?:jpg|jpeg|png)', f, re.S)
     return rafdb_file(found[1], int(found[2])) if found else f
 
+def _list_lines(names, labels, vocab):
+    "The lines of a list; classes count from 1"
+    numbers = {c:i for i,c in enumerate(vocab, 1)}
+    lines = (f'{name} {numbers[label]}\n' for name,label in zip(names, labels))
+    return ''.join(lines)
+
 _list_format = 'fastai_resup label list'
 
 def _list_head(m, names, n_train):
     "The first line of a list, none for RAF-DB's"
-    if m.vocab==tuple(rafdb_classes) and names.str.fullmatch(r'(train|test)_[0-9]+\.jpg').all(): return ''
-    head = dict(format=_list_format, version=_version, vocab=list(m.vocab), training=n_train, wrong=m.report().n_flips)
+    has_names = names.str.fullmatch(r'(train|test)_[0-9]+\.jpg')
+    if m.vocab==tuple(rafdb_classes) and has_names.all(): return ''
+    head = dict(
+        format=_list_format,
+        version=_version,
+        vocab=list(m.vocab),
+        training=n_train,
+        wrong=m.report().n_flips)
     return f'# {json.dumps(head)}\n'
 
 def _check_list_names(names):
@@ -408,14 +450,16 @@ def _check_list_names(names):
         first = twice.iloc[0]
         raise ManifestError(f'{first!r} would be listed twice')
 
-# %% ../../nbs/data/09_manifest.ipynb #74db84b5
+# %% ../../nbs/data/09_manifest.ipynb #f64bc3fc
 def is_label_list(
     path:str|Path, # Folder or file
 )->bool:
     "Is `path` a list that `label_list_text` made of other data than RAF-DB?"
     if not os.path.isfile(path): return False
-    begin = f'# {{"format": "{_list_format}"'.encode()
-    with open(path, 'rb') as f: return f.read(len(begin)+3).removeprefix(b'\xef\xbb\xbf').startswith(begin)
+    begin = f'# {{"format": "{_list_format}"'
+    with open(path, 'rb') as f:
+        found = f.read(len(begin)+3)
+    return begin.encode() in found
 
 def list_table(
     path:str|Path, # Such a list
@@ -424,49 +468,67 @@ def list_table(
 )->tuple: # Table (complete names in `file`, `label` and, where the list has validation images, `is_valid`), and class names
     "The rows of a label list with its own first line; raises `LabelListError` naming file and line for what can't be"
     head,rows = _read_list(path)
-    root = complete_name(os.path.dirname(path) if images is None else images)
-    files = text_column(os.path.join(root, name) for name,_ in rows)
-    labels = text_column(head['vocab'][number-1] for _,number in rows)
-    table = pd.DataFrame(dict(file=files, label=labels))
-    table.index = pd.RangeIndex(2, len(table)+2, name='line')
+    if images is None: images = os.path.dirname(path)
+    table = _list_rows(rows, head['vocab'], complete_name(images))
     table.attrs['file'] = str(path)
-    if head['training']==len(table): return table,head['vocab']
-    table['is_valid'] = table.index>=head['training']+2
+    n_train = head['training']
+    if n_train==len(rows): return table,head['vocab']
+    table['is_valid'] = np.arange(len(rows))>=n_train
     return to_split(table, valid_pct),head['vocab']
+
+def _list_rows(rows, vocab, root):
+    "Complete names and labels, by line"
+    files = [os.path.join(root, name) for name,_ in rows]
+    labels = [vocab[number-1] for _,number in rows]
+    lines = pd.RangeIndex(2, len(rows)+2, name='line')
+    cells = dict(file=text_column(files, lines), label=text_column(labels, lines))
+    return pd.DataFrame(cells, lines)
 
 def wrong_in_list(
     path:str|Path, # A list for which `is_label_list` holds
 )->int:
     "How many of its labels are noisy, by its own first line; raises `LabelListError` where that is damaged"
-    return _read_list(path)[0]['wrong']
+    head,_ = _read_list(path)
+    return head['wrong']
 
-# %% ../../nbs/data/09_manifest.ipynb #4ed9d8ea
+# %% ../../nbs/data/09_manifest.ipynb #ad7a2480
 def _read_list(path):
     "First line of a list, and a name and a class number of each other line"
-    with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f: first,*lines = f.read().rstrip('\n').split('\n')
+    with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f:
+        text = f.read().rstrip('\n')
+    first,*lines = text.split('\n')
     head = _read_list_head(path, first)
-    rows = [_list_row(f'{path} line {i}', text.removesuffix('\r'), len(head['vocab'])) for i,text in enumerate(lines, 2)]
-    if not 0<=head['training']<=len(rows) or not rows:
-        raise LabelListError(f"{path} line 1: it says {head['training']} training images, and there are {len(rows)} rows: the file was cut short")
-    return head,rows
+    k = len(head['vocab'])
+    rows = [_list_row(f'{path} line {i}', line, k) for i,line in enumerate(lines, 2)]
+    n = head['training']
+    if rows and 0<=n<=len(rows): return head,rows
+    raise LabelListError(f"{path} line 1: it says {n} training images, and there are {len(rows)} rows: the file was cut short")
+
+_list_kinds = dict( # what the first line must hold
+    vocab=list,
+    training=int,
+    wrong=int)
 
 def _read_list_head(path, text):
     "The first line of a list as a checked dict"
-    kinds = dict(vocab=list, training=int, wrong=int)
-    try:
-        head = json.loads(text[2:])
-        damaged = [k for k,kind in kinds.items() if not isinstance(head[k], kind)]
-        _class_by_text(head['vocab'])
-    except (KeyError, ValueError, RecursionError) as e: raise LabelListError(f'{path} line 1: damaged: {e}') from e
-    if damaged: raise LabelListError(f"{path} line 1: {', '.join(damaged)} of a wrong kind")
-    if head.get('version')!=_version: raise LabelListError(f"{path} line 1: version {head.get('version')!r} is unknown")
+    place = f'{path} line 1'
+    try: head = json.loads(text[2:])
+    except (ValueError, RecursionError) as e: raise LabelListError(f'{place}: {e}') from e
+    version = head.get('version')
+    if version!=_version: raise LabelListError(f'{place}: version {version!r} is unknown')
+    bad = _bad_keys(head, _list_kinds)
+    if bad: raise LabelListError(f"{place}: {', '.join(bad)} missing or of a wrong kind")
+    try: _class_by_text(head['vocab'])
+    except ManifestError as e: raise LabelListError(f'{place}: {e}') from e
     return head
 
 def _list_row(place, text, n_classes):
     "Name and class number of a line"
-    row = re.fullmatch(r'(.+)[ \t]([0-9]{1,9})', text, re.S)
-    if not row or not 1<=int(row[2])<=n_classes:
+    row = re.fullmatch(r'(.+)[ \t]([0-9]{1,9})\r?', text, re.S)
+    name = row[1] if row else ''
+    number = int(row[2]) if row else 0
+    if not 1<=number<=n_classes:
         raise LabelListError(f"{place}: expected a name, a space and a class number from 1 to {n_classes}, got {text[:80]!r}")
-    name = row[1]
-    if leaves_folder(name) and not _is_elsewhere(name): raise LabelListError(f"{place}: {name!r} leaves the image folder")
-    return name,int(row[2])
+    if _leads_out(name):
+        raise LabelListError(f"{place}: {name!r} leaves the image folder")
+    return name,number
