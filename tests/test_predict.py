@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.learner import load_learner
 from fastai.torch_core import set_seed
 from fastai.vision.augment import Resize
 from PIL import Image
@@ -250,7 +249,7 @@ def test_an_exported_learner_predicts_the_same(learn, saved, photos, tmp_path):
 
 # resup-predict ---------------------------------------------------------------
 
-def test_stdout_is_csv_and_nothing_else(saved, faces, photos, learn):
+def test_stdout_is_csv_and_nothing_else(saved, faces, photos, learn, monkeypatch, capfdbinary):
     command = shutil.which('resup-predict', path=str(Path(sys.executable).parent))
     p = subprocess.run([command, saved, faces/'valid'], env=ENV, capture_output=True, text=True)
     assert p.returncode==0, p.stderr
@@ -261,8 +260,7 @@ def test_stdout_is_csv_and_nothing_else(saved, faces, photos, learn):
     np.testing.assert_allclose(by_class, probabilities(learn, photos), atol=1e-6)
     assert df.predicted.str.removeprefix("'").tolist()==[learn.dls.vocab[i] for i in by_class.argmax(1)]
     assert df.probability.astype(float).tolist()==by_class.max(1).tolist()
-    q = subprocess.run([command, saved, faces/'valid', '--quiet'], env=ENV, capture_output=True, text=True)
-    assert (q.stdout,q.stderr)==(p.stdout,'') and 'reading' in p.stderr
+    assert 'reading' in p.stderr and as_command(monkeypatch, capfdbinary, resup_predict, saved, faces/'valid', '--quiet')==(0, p.stdout, '')
 
 def test_batch_size_and_workers_change_nothing(saved, photos):
     learn = load_model(saved)
