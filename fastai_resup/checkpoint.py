@@ -10,6 +10,7 @@ __all__ = ['Checkpoint', 'write_checkpoint', 'read_checkpoint', 'last_checkpoint
 # %% ../nbs/09_checkpoint.ipynb #a0000004
 import hashlib, inspect, io, random, re, tempfile, warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
@@ -22,20 +23,22 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import SkipToEpoch
-from fastai.torch_core import get_model, get_random_states, no_random, num_distrib, set_random_states, to_device
+from fastai.torch_core import get_model, get_random_states, no_random, num_distrib, rank_distrib, set_random_states, to_device
 from .callbacks import LossReweight, MixtureRefit
 from .files import whole_file
 from .mixture import BetaMixture
+from .passes import process_group
 
 # %% ../nbs/09_checkpoint.ipynb #0000004d
 class Checkpoint(Callback):
     """Write everything a run needs to go on to `folder` after each epoch, and go on from there with `resume=True`.
 
     The newest `keep` files stay, each with a checksum. One folder serves one run. `validate`, `get_preds` and
-    `lr_find` write nothing.
+    `lr_find` write nothing. Within `learn.distrib_ctx()` the first process reads and writes for all.
 
     Raises FileExistsError where `folder` has checkpoints and `resume` is off, OSError where it can't be written to,
-    ValueError where the checkpoints are damaged or the run isn't the same, RuntimeError in distributed training."""
+    ValueError where the checkpoints are damaged or the run isn't the same, RuntimeError where several processes train
+    a learner each."""
     order = SkipToEpoch.order+30 # the epoch's row, trackers and graphs are done, and other callbacks have begun their fit
 
     def __init__(self,
@@ -58,7 +61,10 @@ class Checkpoint(Callback):
     def before_fit(self):
         "Begin, pass over a fit that is done, or finish one that was interrupted"
         if not self.trains: return
-        if self.n_fit<0: self._open()
+        if self.n_fit<0:
+            _check_setting(self.learn)
+            found = self._first(self._open)
+            self.found = found and (found[0], _state_in(*found))
         self.n_fit += 1
         _draw_first_item(self.dls)
         self.facts = run_facts(self.learn, self.about)
@@ -70,15 +76,25 @@ class Checkpoint(Callback):
         "Write a checkpoint"
         due = (self.epoch+1)%self.every==0 or self.epoch+1==self.n_epoch
         if not due or not self.trains: return
-        state = dict(fit=self.n_fit, epoch=self.epoch, facts=self.facts, made_by=_made_by())
+        group = process_group(self.learn)
+        ranks = group and group.by_rank(random_states(self.dls))
+        self._first(partial(self._write, ranks))
+
+    def _first(self, f):
+        "What `f` gives in the first process, in each"
+        group = process_group(self.learn)
+        return group.first(f) if group else f()
+
+    def _write(self, ranks):
+        "Write a checkpoint, with the random states of each process, and remove what is too old"
+        state = dict(fit=self.n_fit, epoch=self.epoch, facts=self.facts, made_by=_made_by(), ranks=ranks)
         state['learner'] = learner_state(self.learn)
         folder = self.path/self.folder
         write_checkpoint(folder/f'fit{self.n_fit}-epoch{self.epoch:04d}.pt', state)
         for o in checkpoint_files(folder)[self.keep:]: o.unlink()
 
     def _open(self):
-        "Look at the folder before anything is trained"
-        _check_setting(self.dls)
+        "The newest checkpoint and its bytes, None where there is none"
         folder = self.path/self.folder
         _make_writable(folder)
         there = checkpoint_files(folder)
@@ -87,15 +103,12 @@ class Checkpoint(Callback):
                 f'{folder} has the checkpoint {there[0].name} of an earlier run: '
                 'go on with resume=True, or choose another folder')
         for o in folder.glob('.fit*.tmp'): _remove(o) # of a run that was killed while it wrote
-        f,state = last_checkpoint(folder)
-        if f: self._take_up(f, state, there)
-        elif self.resume: warnings.warn(f'there is no checkpoint in {folder} yet, so training starts at the beginning')
-
-    def _take_up(self, f, state, there):
-        "Go on from `f`, and tidy up as a run that was killed between writing and tidying would have done"
-        self.found = f,state
-        kept = there.index(f)+self.keep
-        for o in there[kept:]: o.unlink()
+        f,_ = last_checkpoint(folder)
+        if f:
+            kept = there.index(f)+self.keep
+            for o in there[kept:]: o.unlink() # as a run would have done that was killed before it could
+            return f,f.read_bytes()
+        if self.resume: warnings.warn(f'there is no checkpoint in {folder} yet, so training starts at the beginning')
 
     def _finish(self, f, state):
         "Train the epochs that a fit lacks"
@@ -105,6 +118,7 @@ class Checkpoint(Callback):
         except (RuntimeError, ValueError, KeyError) as e:
             why = ' '.join(str(e).split())
             raise ValueError(f'{f} belongs to another run: {why}') from e
+        if state['ranks']: restore_random_states(self.dls, state['ranks'][rank_distrib()])
         progress = getattr(self.learn, 'progress', None)
         if getattr(progress, 'mbar', None): progress.mbar.update(0) # a bar begins at 0
         for epoch in range(state['epoch']+1, self.n_epoch):
@@ -153,7 +167,11 @@ def read_checkpoint(
     """Read a checkpoint on the CPU, without running code from it.
 
     Raises ValueError naming a file that is damaged or no checkpoint, and OSError."""
-    head,_,data = Path(f).read_bytes().partition(b'\n')
+    return _state_in(f, Path(f).read_bytes())
+
+def _state_in(f, data):
+    "The state in the bytes of a file"
+    head,_,data = data.partition(b'\n')
     if not head.startswith(_magic): raise ValueError(f'{f} is no checkpoint of this version of fastai_resup')
     if _head(data)!=head+b'\n': raise ValueError(f'{f} is damaged: its {len(data)} bytes do not match its checksum')
     try: return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
@@ -363,6 +381,7 @@ def run_facts(
     "What a resumed run must share with the one before"
     dls = learn.dls
     facts = dict(n_epoch=learn.n_epoch, n_train=len(dls.train_ds), n_batches=len(dls.train), batch_size=dls.train.bs)
+    facts['processes'] = max(1, num_distrib())
     facts['vocab'] = [str(o) for o in L(getattr(dls, 'vocab', None))]
     facts['labels'] = _label_hash(dls)
     facts['schedule'] = _schedule(learn)
@@ -397,13 +416,14 @@ def _in_words(o):
 
 def _made_by(): return dict(threads=torch.get_num_threads(), torch=str(torch.__version__), numpy=np.__version__)
 
-def _check_setting(dls):
+def _check_setting(learn):
     "Refuse what can't be resumed, warn about what can't be resumed exactly"
-    if num_distrib()>1:
+    if num_distrib()>1 and not process_group(learn):
         raise RuntimeError(
-            'Checkpoint serves one process, as each of several has random states of its own: '
-            'use SaveModelCallback(every_epoch=True, with_opt=True) there')
-    if any(dl.fake_l.persistent_workers for dl in dls.loaders if hasattr(dl, 'fake_l')):
+            'there are several processes, and each would write checkpoints of its own learner into one folder: '
+            'train one `ReSupLearner` in all of them, by `with learn.distrib_ctx():`')
+    loaders = [dl for dl in learn.dls.loaders if hasattr(dl, 'fake_l')]
+    if any(dl.fake_l.persistent_workers for dl in loaders):
         warnings.warn('persistent_workers keep random states that no checkpoint can hold: a resumed run will differ a little')
 
 def _differences(old, new):

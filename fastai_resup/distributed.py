@@ -180,6 +180,25 @@ class DistributedPair(Callback):
         "`merge_seen` on the device of the process group"
         return merge_seen(sims, given, self.device)
 
+    def first(self,
+        f, # Function without arguments
+    ): # What `f` gives on the first rank
+        "Call `f` on the first rank alone, while the others wait; all of them get what it returns, or raise what it raises"
+        found = [None,None]
+        if dist.get_rank()==0: found = _result_or_error(f)
+        dist.broadcast_object_list(found, 0, device=self.device)
+        result,error = found
+        if error: raise error
+        return result
+
+    def by_rank(self,
+        o, # What this rank has, anything that pickles
+    )->list: # That of each rank
+        "What all ranks have"
+        found = [None]*dist.get_world_size()
+        dist.all_gather_object(found, o)
+        return found
+
     def unwrap(self):
         "The bare model again, also after an exception"
         if self.ddp is None: return
@@ -249,6 +268,11 @@ def _dl_of(
     return res
 
 def _same(o): return o
+
+def _result_or_error(f):
+    "What `f` returns and None, or None and what it raises"
+    try: return [f(),None]
+    except Exception as e: return [None,e]
 
 def _images_last(y):
     "A batch of targets, as plain tensor, with the images in the last dimension; and back"

@@ -36,9 +36,22 @@ class Log(Callback):
         if self.training: self.buffers.add(getattr(self.model, 'broadcast_buffers', None))
     def after_batch(self): self.in_batch.update(Counter(sent)-self.before)
 
+def die(at):
+    "Die at this place, by SIGKILL, where nothing has died before"
+    mark = out/f'died-{at}'
+    if mark.exists(): return
+    mark.touch()
+    os.kill(os.getpid(), 9)
+
 class Die(Callback):
     def before_batch(self):
-        if rank==1 and self.epoch==1 and self.iter==1: os.kill(os.getpid(), 9)
+        if rank==1 and self.epoch==1 and self.iter==1: die(f'{scenario}-batch')
+
+class DieWriting(Callback):
+    "The first rank dies while it writes its third checkpoint, before the file gets its name"
+    order = Checkpoint.order-1
+    def after_epoch(self):
+        if rank==0 and self.epoch==2: os.replace = lambda *args: die('restarted-writing') or replace(*args)
 
 def learner(seed=0, norm=None):
     "A learner on data that are the same wherever `seed` is"
@@ -51,6 +64,7 @@ def error(f):
     except Exception as e: return f'{type(e).__name__}: {e}'
 
 set_seed(0)
+replace = os.replace
 sent,log = Counter(),Log()
 learn = learner(rank if scenario=='errors' else 0, nn.BatchNorm2d if scenario=='default' else None)
 res = dict()
@@ -70,6 +84,17 @@ with learn.no_bar(), learn.no_logging(), learn.distrib_ctx():
         other = learner()
         other.dls.train.bs = 64
         with other.no_bar(), other.no_logging(), other.distrib_ctx(): res['small'] = error(lambda: other.fit(1, cbs=ReSup()))
+        with learner().distrib_ctx() as other, other.no_bar(), other.no_logging():
+            other.fit(1, cbs=Checkpoint('there'))
+            res['there'] = error(lambda: other.fit(1, cbs=Checkpoint('there')))
+            res['folder'] = error(lambda: other.fit(1, cbs=Checkpoint(out/'errors_2.txt')))
+    if scenario in ('whole','restarted'):
+        set_seed(rank) # each rank has random numbers of its own
+        for n in learn.model.nets: n.append(nn.Dropout(0.2))
+        deaths = [Die(),DieWriting()] if scenario=='restarted' else []
+        learn.fine_tune(3, 3e-3, freeze_epochs=1, cbs=[ReSup(history=True), Checkpoint(scenario, resume=bool(deaths)), *deaths])
+        res['values'] = [list(o)[:-1] for o in learn.recorder.values]
+        res['random'] = torch.rand(1)
     if scenario=='dies': learn.fit(3, cbs=[ReSup(), Die()])
     if scenario=='raises': learn.fit(3, cbs=[ReSup(), Callback(before_batch=lambda o: 1/0 if rank==1 else None)])
     if scenario!='errors':

@@ -287,6 +287,14 @@ def test_other_threads_are_only_a_warning(make, tmp_path):
     write_checkpoint(f, saved)
     with pytest.warns(UserWarning, match='threads was 99'): make().fit(1, cbs=Checkpoint('a', resume=True))
 
-def test_several_processes_are_refused(make, monkeypatch):
+def test_processes_that_train_a_learner_each_are_refused(make, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
-    with pytest.raises(RuntimeError, match='one process'): make().fit(1, cbs=Checkpoint('a'))
+    with pytest.raises(RuntimeError, match='into one folder: .* `with learn.distrib_ctx'): make().fit(1, cbs=Checkpoint('a'))
+
+def test_another_number_of_processes_is_refused(make, tmp_path):
+    make().fit(1, cbs=Checkpoint('a'))
+    f = tmp_path/'a'/'fit0-epoch0000.pt'
+    saved = read_checkpoint(f)
+    saved['facts']['processes'] = 2
+    write_checkpoint(f, saved)
+    with pytest.raises(ValueError, match='belongs to another run: processes was 2 and is 1'): make().fit(1, cbs=Checkpoint('a', resume=True))

@@ -110,10 +110,28 @@ def test_without_accelerate_or_torchrun(monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'fastai_resup\[distributed\]'"): DistributedPair()
 
 def test_mistakes_are_named(folder):
+    (folder/'errors_2.txt').touch()
     for rank in run(folder, 'errors', 2):
         assert 'different training images or labels (91, 91 images): give a `seed`' in rank['seeds']
         assert rank['lr_find'].startswith('RuntimeError') and 'Run it in one process' in rank['lr_find']
         assert '91 training images are fewer than one batch of 64 for each of 2 processes' in rank['small']
+        assert rank['there'].startswith('FileExistsError') and 'there has the checkpoint fit0-epoch0000.pt of an earlier run: go on with resume=True' in rank['there']
+        assert 'checkpoints can not be written to' in rank['folder'] and 'errors_2.txt' in rank['folder'] # what the first one finds, all raise
+
+def test_ranks_that_are_killed_are_resumed(folder):
+    "The second in a batch, then the first while it writes: started again, all ranks end as if none had died"
+    whole = run(folder, 'whole', 2)
+    for died in ('batch','writing'):
+        out = start(folder, 'restarted', 2)
+        assert out.returncode!=0 and (folder/f'died-restarted-{died}').exists(), out.stderr[-4000:]
+    assert list((folder/'restarted').glob('.*.tmp'))   # what the first rank was about to write
+    ends = run(folder, 'restarted', 2)
+    assert sorted(o.name for o in (folder/'restarted').iterdir())==['fit1-epoch0001.pt','fit1-epoch0002.pt']
+    assert not torch.equal(whole[0]['random'], whole[1]['random'])
+    for a,b in zip(whole, ends):
+        assert all(torch.equal(v.nan_to_num(-1), b['weights'][k].nan_to_num(-1)) for k,v in a['weights'].items())
+        for k in ('refits','values','audit'): assert repr(a[k])==repr(b[k])
+        assert torch.equal(a['random'], b['random']) and torch.equal(a['similarities'].nan_to_num(-1), b['similarities'].nan_to_num(-1))
 
 @pytest.mark.parametrize('scenario,why', [('dies', 'Signal 9'), ('raises', 'division by zero')])
 def test_a_rank_that_dies_ends_the_job(folder, scenario, why):
