@@ -1,8 +1,10 @@
 "resup-data as people run it: a real kill in the middle, errors, exit codes."
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from fastai_resup.data import FERDataLoaders
 from fastai_resup.data.fer2013 import write_fer2013
+from fastai_resup.data.formats import find_format, read_table
 from fastai_resup.data.ferplus import ferplus_votes, read_fer2013new
 
 USAGE = ['Training']*8+['PublicTest']+['PrivateTest']
@@ -128,3 +131,42 @@ def test_real_votes_fit(shared, ferplus_root):
     df = read_fer2013new(ferplus_root/'fer2013new.csv')
     assert len(df)==35887 and df.name.isna().sum()==173
     assert df.groupby('split').name.nunique().to_dict()==dict(train=28558, valid=3579, test=3573)
+
+@pytest.mark.parametrize('header,row', [('emotion, Usage, pixels','{e}, {u}, {p}'), (',emotion,pixels,Usage','{i},{e},{p},{u}'), ('pixels,USAGE,Emotion','{p},{u},{e}'),
+                                        (' pixels ,emotion, usage','" {p} ",{e},{u}')])
+def test_other_headers_of_fer2013(tmp_path, header, row):
+    rows = [row.format(i=i, e=i%7, u='Training' if i<14 else 'PublicTest', p=' '.join([str(i)]*48**2)) for i in range(21)]
+    (tmp_path/'icml_face_data.csv').write_text('\n'.join([header, *rows])+'\n')
+    table,vocab = read_table(tmp_path)
+    assert find_format(tmp_path)=='fer2013' and table.is_valid.sum()==7 and len(table)==21
+    assert table.label.tolist()==[vocab[int(o[-11:-4])%7] for o in table.file]
+    assert all(np.array(Image.open(o))[5,5]==int(o[-11:-4]) for o in table.file)
+
+def test_fer2013_without_usage_is_split(tmp_path):
+    "As train.csv of the competition"
+    (tmp_path/'train.csv').write_text('emotion,pixels\n'+''.join(f'{i%7},{px}\n' for i in range(21)))
+    with pytest.warns(UserWarning, match='held out'): table,vocab = read_table(tmp_path/'train.csv')
+    assert len(vocab)==7 and table.is_valid.sum()==7
+    (tmp_path/'test.csv').write_text(f'pixels\n{px}\n')
+    with pytest.raises(ValueError, match="has the columns 'pixels', expected emotion"): write_fer2013(tmp_path/'test.csv', tmp_path/'out')
+    assert not list(tmp_path.glob('out*'))
+
+def archive(path):
+    with tarfile.open(path, 'w:gz') as t: t.add(fer2013(path.parent/'inner', 30)/'fer2013.csv', 'fer2013/fer2013.csv')
+    shutil.rmtree(path.parent/'inner')
+
+def test_failures_leave_nothing_behind(tmp_path):
+    "An archive under the csv's name, a broken row, votes of another file: no target, no .unfinished, no parents"
+    archive(tmp_path/'fer2013.csv')
+    with pytest.raises(ValueError, match='fer2013.csv is an archive'): write_fer2013(tmp_path/'fer2013.csv', tmp_path/'a'/'b'/'out')
+    with pytest.raises(ValueError, match='fer2013.csv is an archive'): read_table(tmp_path)
+    with tarfile.open(tmp_path/'plain.csv', 'w') as t: t.add(tmp_path/'fer2013.csv')
+    with pytest.raises(ValueError, match='zero bytes'): write_fer2013(tmp_path/'plain.csv', tmp_path/'a'/'out')
+    src = fer2013(tmp_path/'src', 30, change={11:'9,9,9'})
+    with pytest.raises(ValueError, match='1 broken rows'): write_fer2013(src/'fer2013.csv', tmp_path/'a'/'b'/'out', progress=False)
+    assert sorted(o.name for o in tmp_path.iterdir())==['fer2013.csv','plain.csv','src']
+
+def test_a_folder_under_the_csvs_name(tmp_path):
+    "What unpacking leaves on some systems"
+    fer2013(tmp_path/'fer2013.csv', 30)
+    assert len(read_table(tmp_path)[0])==27

@@ -142,3 +142,69 @@ def test_the_constructors_read_the_same(mirror):
     dls = FERDataLoaders.from_rafdb(mirror, num_workers=0)
     table,vocab = read_table(mirror)
     assert list(dls.vocab)==vocab and [str(o) for o in dls.train_files]==table.file[~table.is_valid].tolist()
+
+def rows_of(tmp_path, text, name='l.csv', **kwargs):
+    "Labels, files and flags that are read from a csv file"
+    (tmp_path/name).write_text(text)
+    table,vocab = read_table(tmp_path/name, **kwargs)
+    return table,vocab
+
+@pytest.mark.parametrize('text,kwargs', [
+    ('file,label,is_valid\na.png,happy,0\nb.png,sad,0\nc.png,sad,True\n', {}),
+    ('Image name;Emotion;IsValid\na.png;happy;0\nb.png;sad;0\nc.png;sad;1\n', {}),
+    (',pth,label,relFCs,is_valid\n0,a.png,happy,0.9,0\n1,b.png,sad,0.8,0\n2,c.png,sad,0.7,1\n', {}),
+    ('file,label,given,decision,is_valid\na.png,happy,sad,relabel,False\nb.png,sad,sad,,False\nc.png,sad,sad,,True\n', {}),
+    ('emotion,split,filename\nhappy,train,a.png\nsad,Train,b.png\nsad,val,c.png\n', {}),
+    ('x\ty\tz\nhappy\ta.png\t0\nsad\tb.png\t0\nsad\tc.png\t1\n', dict(fn_col='y', label_col='x', valid_col='z')),
+    ('a.png,happy,0\nb.png,sad,0\nc.png,sad,1\n', dict(fn_col='0', label_col='1', valid_col='2')),
+    ('filename,happy,sad,is_valid\na.png,1,0,0\nb.png,0,1,0\nc.png,0,1,1\n', {})])
+def test_csv_of_many_tools(tmp_path, text, kwargs):
+    "Columns are found by their names, or named; files with and without a header, an index, one-hot columns, a split column"
+    table,vocab = rows_of(tmp_path, text, **kwargs)
+    assert vocab==['happy','sad'] and table.label.tolist()==['happy','sad','sad'] and table.is_valid.tolist()==[False,False,True]
+    assert table.file.tolist()==[str(tmp_path/o) for o in ('a.png','b.png','c.png')]
+
+def test_csv_with_two_columns(tmp_path):
+    for text in ('a.png,happy\nb.png,sad\n', 'picture,what\na.png,happy\nb.png,sad\n', 'what,picture\nhappy,a.png\nsad,b.png\n', 'Image name,label\na.png,happy\nb.png,sad\n'):
+        text += ''.join(o.replace('a.', f'{i}.').replace('b.', f'{i}b.')+'\n' for i in range(5) for o in text.split('\n')[-3:-1])
+        with pytest.warns(UserWarning, match='held out'): table,vocab = rows_of(tmp_path, text)
+        assert vocab==['happy','sad'] and len(table)==12
+
+@pytest.mark.parametrize('text,message', [
+    ('id,name,colour\n1,a.png,red\n2,b.png,blue\n', "columns id, name, colour, and none is known to hold files: name it by fn_col="),
+    ('file,what,why\na.png,b,c\n', 'none is known to hold labels: name it by label_col='),
+    ('image,path,label\na.png,/x/a.png,b\n', "any of them may be meant: name one by fn_col='image'"),
+    ('file,label\n../a.png,x\nb.png,y\n', 'leaves the image folder')])
+def test_uncertain_columns_are_refused_by_name(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message): rows_of(tmp_path, text)
+
+def test_a_third_part_of_a_csv_is_said(tmp_path):
+    with pytest.warns(UserWarning, match='not read: 1 rows of .*l.csv that are for test'):
+        table,_ = rows_of(tmp_path, 'file,label,split\na,x,train\nb,y,train\nc,x,val\nd,y,test\n')
+    assert len(table)==3
+
+def test_csv_in_a_folder_and_images_elsewhere(tmp_path):
+    draw(tmp_path/'faces'/'a.png'); draw(tmp_path/'faces'/'b.png')
+    (tmp_path/'labels.csv').write_text('file,label,is_valid\na.png,x,0\nb.png,y,0\nc.png,x,1\n')
+    draw(tmp_path/'faces'/'c.png')
+    table,_ = read_table(tmp_path/'labels.csv', images=tmp_path/'faces')
+    assert table.file.iloc[0]==str(tmp_path/'faces'/'a.png')
+    (tmp_path/'labels.csv').rename(tmp_path/'faces'/'mine.csv')
+    assert len(read_table(tmp_path/'faces', 'csv')[0])==3
+    (tmp_path/'faces'/'other.csv').write_text('')
+    with pytest.raises(ValueError, match='has the csv files mine.csv, other.csv: give the path of one'): read_table(tmp_path/'faces', 'csv')
+    with pytest.raises(FileNotFoundError, match='has no csv file'): read_table(tmp_path, 'csv')
+
+@pytest.mark.parametrize('name', ['l.csv','data.zip','labels.txt'])
+def test_an_archive_is_no_csv(tmp_path, name):
+    import zipfile
+    with zipfile.ZipFile(tmp_path/name, 'w') as z: z.writestr('labels.csv', 'file,label\n')
+    with pytest.raises(ValueError, match=f'{name} is an archive'): read_table(tmp_path/name)
+
+def test_affectnet_lists_in_another_order_and_spelling(affectnet):
+    for split in ('training','validation'):
+        rows = ['Expression, subdirectory_filePath', *(f'{i}, {split}/{i}.png' for i in range(8))]
+        (affectnet/f'{split}.csv').write_text('\n'.join(rows))
+    assert read_table(affectnet, scheme='official')[0].label.tolist()[:2]==['neutral','happy']
+    (affectnet/'training.csv').write_text('Expression,subdirectory_filePath\n0,../x.png\n')
+    with pytest.raises(ValueError, match='training.csv line 2: the image name .* leaves the image folder'): read_table(affectnet, scheme='official')

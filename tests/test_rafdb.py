@@ -140,3 +140,9 @@ def test_a_right_list_is_read_whole(tmp_path, true, data):
     if base==0 and 0 in nums or base==1 and 7 in nums: assert read_label_list(f).labels().tolist() == [o-1 for o in true]
     else:
         with pytest.raises(LabelListError, match='base=0 or base=1'): read_label_list(f)
+
+@pytest.mark.parametrize('row', ['train_00001.jpg 5 1', '/a b/train_00001_aligned.jpg\t5\tfrontal', 'train_00001.jpg 5 1 0'])
+def test_more_columns_are_named(tmp_path, row):
+    f = tmp_path/'list.txt'
+    f.write_text(f'train_00002.jpg 7\n{row}\n')
+    with pytest.raises(LabelListError, match='line 2: [34] columns in .*expected an image name and a class number: remove the others'): read_label_list(f)

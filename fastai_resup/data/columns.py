@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/data/columns.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/13_columns.ipynb #92793c93
+# %% ../../nbs/data/13_columns.ipynb #4d6e4c38
 import os
 import re
 import warnings
@@ -18,18 +18,19 @@ from .folders import part_of
 from .tables import first_few, label_csv, one_hot_columns
 from ..files import csv_rows
 
-# %% ../../nbs/data/13_columns.ipynb #1b5312fd
+# %% ../../nbs/data/13_columns.ipynb #643c4d0f
 def read_columns(
     f:str|Path, # csv file with one row per image, with or without a header
     fn_col:int|str=None, # Column of file names, by name or number; `None`: found
     label_col:int|str=None, # Column of labels; `None`: found
     delimiter:str=None, # Character between the fields; `None`: found
     labels:bool=True, # Is there a column of labels?
+    taken=(), # Columns that are something else
 )->tuple: # The file's rows as text, and arguments of `fer_table`: `fn_col`, `label_col`
     "A csv file and its columns; raises what `label_csv` and `csv_columns` raise"
     header = None if _begins_with_image(f, delimiter) else 'infer'
     df = label_csv(f, header=header, delimiter=delimiter)
-    return df,csv_columns(df, fn_col, label_col, labels)
+    return df,csv_columns(df, fn_col, label_col, labels, taken)
 
 def _begins_with_image(f, delimiter):
     "Is the first row of a csv file one of an image in place of a header?"
@@ -43,7 +44,7 @@ def is_image_name(
     ending = os.path.splitext(str(text))[1]
     return ending.lower() in image_extensions
 
-# %% ../../nbs/data/13_columns.ipynb #801550ab
+# %% ../../nbs/data/13_columns.ipynb #6593a35b
 def column_key(
     name, # Of a column
 )->str:
@@ -55,12 +56,13 @@ label_keys = 'label labels class classname emotion expression category target gi
 index_keys = '','index','level0','unnamed0'
 split_keys = 'isvalid split usage subset partition'.split()
 
-# %% ../../nbs/data/13_columns.ipynb #369e3e8f
+# %% ../../nbs/data/13_columns.ipynb #f114013f
 def csv_columns(
     df:pd.DataFrame, # Rows of a csv file, from `label_csv`
     fn_col:int|str=None, # Column of file names, by name or number; `None`: found
     label_col:int|str=None, # Column of labels; `None`: found
     labels:bool=True, # Is there a column of labels?
+    taken=(), # Columns that are something else
 )->dict: # `fn_col` and, with `labels`, `label_col` (a list for one-hot columns), as `fer_table` takes them
     "Columns by their known names, or the only two; raises `ValueError`, naming the columns, where it isn't certain which are meant"
     names = [o for o in df.columns if column_key(o) not in index_keys]
@@ -69,7 +71,7 @@ def csv_columns(
     label = _column(df, names, 'label_col', label_col, label_keys)
     if len(names)==2: file,label = _both(df, names, file, label)
     file = _certain(df, 'fn_col', file)
-    if label is None: label = one_hot_columns(df, [file]) or None
+    if label is None: label = _one_hot(df, [file, *taken])
     return dict(fn_col=file, label_col=_certain(df, 'label_col', label))
 
 def _column(df, names, arg, given, keys):
@@ -87,6 +89,11 @@ def _named(df, col):
     "A column that the caller named: its name, or its number (perhaps as text)"
     if col in df.columns or not str(col).isdigit(): return col
     return int(col)
+
+def _one_hot(df, taken):
+    "One-hot columns, `None` where there are none"
+    splits = [o for o in df.columns if column_key(o) in split_keys]
+    return one_hot_columns(df, [*taken, *splits]) or None
 
 def _only(df, names, file):
     "File column of a file without labels: the known one, or the only one"
@@ -109,7 +116,7 @@ def _certain(df, arg, col):
     has = f"{df.attrs['file']} has the columns {first_few(df.columns)}"
     raise ValueError(f"{has}, and none is known to hold {what}: name it by {arg}=")
 
-# %% ../../nbs/data/13_columns.ipynb #bb2f972b
+# %% ../../nbs/data/13_columns.ipynb #a4f3c1de
 def split_rows(
     df:pd.DataFrame, # Rows of a csv file, from `label_csv`
     valid_col:int|str=None, # Column that is true for validation rows, or names their part; `None`: found by its name

@@ -122,7 +122,7 @@ def csv_table(
     f = _csv_file(Path(path))
     root = Path(images).expanduser() if images else f.parent
     if _is_manifest(f): return _manifest_table(f, root)
-    df,columns = read_columns(f, fn_col, label_col, delimiter)
+    df,columns = read_columns(f, fn_col, label_col, delimiter, taken=(valid_col,true_col,'true'))
     df,valid_col = split_rows(df, valid_col)
     if valid_col is not None and valid_pct is not None:
         raise FormatError('valid_pct', f"is for data without a validation part, and {f} has the column {valid_col}")
