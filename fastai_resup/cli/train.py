@@ -71,13 +71,14 @@ def _starting_network(args):
     if weights is None: return dict(arch=arch)
     if weights=='none': return dict(arch=arch, pretrained=False)
     if weights in lite_names: return dict(arch=arch, weights=lite_weights(lite_names.index(weights)))
-    if not Path(weights).is_file(): raise FileNotFoundError(f'no weights file at {weights}: give a file, lite0 (which needs no download), or none')
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f'no weights file at {weights}: give a file, lite0 (which needs no download), or none')
     return dict(arch=arch, weights=weights)
 
 def _read_images(args):
     "The images, and a line that says how many there are, and of which classes"
-    dls = load_images(args.path, args.format, args.bs, img_size=args.img_size, noise=args.noise, seed=args.seed,
-                      workers=args.workers, **{o:getattr(args, o) for o in data_args})
+    given = {o:getattr(args, o) for o in (*data_args, 'img_size', 'noise', 'seed', 'workers')}
+    dls = load_images(args.path, args.format, args.bs, **given)
     classes = ', '.join(map(str, dls.vocab))
     say(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation images of {len(dls.vocab)} classes: {classes}')
     return dls
@@ -113,9 +114,11 @@ def _conclusion(args, run):
     "Lines that say how noisy the labels are, whether that can be trusted, and what to type next"
     doubts = audit_doubts(run)
     yield from verdict_lines(run, doubts)
-    longer = {**vars(args), 'epochs':2*args.epochs, 'overwrite':True, 'resume':False, 'checkpoint':None}
-    if doubts: yield f"\nTo train longer:\n  {command_line('resup-train', resup_train, longer)}"
-    if run.has_mixture: yield f"\nTo look at the suspects:\n  {shell_line('resup-audit', args.out, args.path, '--out', 'review')}"
+    longer = dict(epochs=2*args.epochs, overwrite=True, resume=False, checkpoint=None)
+    again = command_line('resup-train', resup_train, {**vars(args), **longer})
+    look = shell_line('resup-audit', args.out, args.path, '--out', 'review')
+    if doubts: yield f'\nTo train longer:\n  {again}'
+    if run.has_mixture: yield f'\nTo look at the suspects:\n  {look}'
 
 # %% ../../nbs/cli/02_train.ipynb #00000029
 _free_on_resume = ('path','out','compare','pickle','device','workers','overwrite','checkpoint','resume') # arguments that a resumed run may change
@@ -157,7 +160,7 @@ def load_images(
     img_size:int=64, # Side of an image in pixels
     noise:float=0., # Share of the training labels to replace
     seed:int=0, # Decides split and noise
-    workers:int=None, # Processes that read images; None: none where the resized images may be kept in memory, else one per core, 8 at most
+    workers:int=None, # Processes that read images; None: none where the resized images stay in memory, else one per core, 8 at most
     **kwargs # Extra arguments of the layout, such as `valid_pct` or AffectNet's `scheme`
 )->FERDataLoaders:
     """The images below `path`, each of which has been read once to see whether that works.
@@ -165,12 +168,11 @@ def load_images(
     Raises FileNotFoundError where `path` isn't there, ValueError naming unreadable images, or where there is one
     class alone, and what `read_table` raises."""
     path = Path(path)
+    folder = path if path.is_dir() else path.parent
     table,vocab = read_table(path, format, seed, **kwargs)
-    if len(vocab)<2: raise ValueError(f'{path} has only the class {vocab[0]}: there is nothing to tell apart')
     check_readable(table['file'].tolist())
     cache = 3*img_size**2*len(table)<=max_cache
     if workers is None: workers = 0 if cache else min(8, defaults.cpus)
     n_train = int((~table['is_valid']).sum())
-    return FERDataLoaders.from_table(
-        table, path if path.is_dir() else path.parent, vocab, noise=noise, seed=seed, img_size=img_size,
-        bs=min(bs, n_train), cache=cache, num_workers=workers)
+    loading = dict(bs=min(bs, n_train), cache=cache, num_workers=workers)
+    return FERDataLoaders.from_table(table, folder, vocab, noise=noise, seed=seed, img_size=img_size, **loading)

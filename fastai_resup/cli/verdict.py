@@ -18,18 +18,27 @@ def audit_doubts(
 )->list: # Sentences, one per rule that speaks against trust; none: the audit can be trusted
     "Why the audit of a training can't be trusted"
     if not run.has_mixture: return ['No mixture of clean and noisy labels could be fitted.']
-    labels,accuracy,rate = run.labels,run.scores['accuracy'],run.scores['noise_rate']
-    valid = run.learn.dls.valid_ds.tls[-1]
-    chance = np.bincount([int(o) for o in valid]).max()/len(valid)
-    disagreement = float((labels['suggested']!=labels['label']).mean())
+    doubts = _accuracy_doubt(run),_mixture_doubt(run),_rate_doubt(run)
+    return [o for o in doubts if o]
+
+# %% ../../nbs/cli/10_verdict.ipynb #8b2d97c0
+def _accuracy_doubt(run):
+    accuracy = run.scores['accuracy']
+    targets = run.learn.dls.valid_ds.tls[-1]
+    n = len(targets)
+    chance = np.bincount([int(o) for o in targets]).max()/n
+    if not is_near_chance(accuracy, chance, n): return
+    return f'The networks are near chance: their accuracy is {accuracy:.0%}, and always naming the commonest class gives {chance:.0%}.'
+
+def _mixture_doubt(run):
     densities = get_model(run.learn.model).density.sum(1).cpu().numpy()
-    doubts = {
-        f'The networks are near chance: their accuracy is {accuracy:.0%}, and always naming the commonest class gives {chance:.0%}.':
-            is_near_chance(accuracy, chance, len(valid)),
-        'Clean and noisy labels do not fall apart: the mixture has one peak, not two.': not all(map(is_bimodal, densities)),
-        f'The estimated noise rate of {rate:.0%} is far from the {disagreement:.0%} of the labels that the networks disagree with.':
-            abs(rate-disagreement)>0.2}
-    return [words for words,holds in doubts.items() if holds]
+    if not all(map(is_bimodal, densities)): return 'Clean and noisy labels do not fall apart: the mixture has one peak, not two.'
+
+def _rate_doubt(run):
+    rate = run.scores['noise_rate']
+    disagreement = float((run.labels['suggested']!=run.labels['label']).mean())
+    if abs(rate-disagreement)<=0.2: return
+    return f'The estimated noise rate of {rate:.0%} is far from the {disagreement:.0%} of the labels that the networks disagree with.'
 
 # %% ../../nbs/cli/10_verdict.ipynb #3a5cd63e
 def is_near_chance(
