@@ -28,51 +28,63 @@ from ..files import check_free, csv_rows, save_csv, text_column
 def audit(args):
     "What `resup-audit` does"
     check_args(n=args.n, workers=args.workers)
-    for name in ('model','data','apply','images'):
-        value = getattr(args, name)
-        if value is None: continue
-        setattr(args, name, complete_name(value))
-        if not Path(value).expanduser().exists(): raise FileNotFoundError(f'{value} does not exist')
+    for name in ('model','data','apply','images'): _complete(args, name)
     _check_used(args)
     args.settings = model_settings(args.model)
     if args.apply is not None: return _write_labels(args)
     with on_device(args.device): return _write_page(args)
+
+def _complete(args, name):
+    "Make the path in an argument complete; raises FileNotFoundError where nothing is there"
+    value = getattr(args, name)
+    if value is None: return
+    path = complete_name(value)
+    if not os.path.exists(path): raise FileNotFoundError(f'{value} does not exist')
+    setattr(args, name, path)
 
 def _check_used(args):
     "Raise `UsageError` for an argument that would be ignored"
     if args.apply is not None and args.n is not None:
         raise UsageError('--n is for the page: with --apply all labels are written')
     if not is_p_clean(args.data): return
-    given = [o for o in (*_reading_args, 'held_out') if getattr(args, o) not in (None, False)]
-    if args.format!='auto': given.append('format')
-    if not given: return
-    raise UsageError(f'{flag(given[0])} is for images, and {args.data} has the training labels as resup-train saw them')
+    for name in ('format', 'held_out', *_reading_args):
+        if getattr(args, name) in (None, False, 'auto'): continue
+        raise UsageError(f'{flag(name)} is for images, and {args.data} has the labels as resup-train saw them')
 
 _reading_args = [o for o in data_args if o!='valid_pct']
 
 # %% ../../nbs/cli/05_audit.ipynb #63cf1ddd
 def _write_page(args):
     "Write the page of the audited labels"
-    out = Path(args.out or 'resup-audit').resolve()
+    out = complete_name(args.out or 'resup-audit')
+    out = Path(out).resolve()
     check_outside('out', out, args.data, 'the folder of images')
     check_free(out, args.overwrite, page_files)
     audit,classes = _audit(args)
     page = audit.to_html(out, args.n, classes, overwrite=args.overwrite, progress=shows_bars())
-    say(f'{len(audit.df)} labels with an estimated noise rate of {audit.noise_rate:.0%}.\n'
-        f'Open {page} in a browser, decide, and download decisions.csv. Then, in its folder:\n  {_apply_line(args)}')
+    n = len(audit.df)
+    next_line = _apply_line(args)
+    say(f'{n} labels with an estimated noise rate of {audit.noise_rate:.0%}.')
+    say(f'Open {page} in a browser, decide, and download decisions.csv. Then, in its folder:')
+    say(f'  {next_line}')
     return page
 
 def _apply_line(args):
     "The command that applies decisions"
-    given = {**vars(args), 'out':None, 'n':None, 'overwrite':False, 'apply':'decisions.csv'}
+    changed = dict(out=None, n=None, overwrite=False, apply='decisions.csv')
+    given = {**vars(args), **changed}
     return command_line('resup-audit', resup_audit, given)
 
 def _audit(args):
     "The audit, and the class names that may be chosen"
-    if is_p_clean(args.data): return read_p_clean(args.data),args.settings.get('vocab')
+    if is_p_clean(args.data):
+        audit = read_p_clean(args.data)
+        return audit,args.settings.get('vocab')
     learn = load_model(args.model)
-    labels = _chosen(_labelled_images(args), args.held_out)
-    return audit_images(learn, labels, workers=args.workers),list(learn.dls.vocab)
+    images = _labelled_images(args)
+    labels = _chosen(images, args.held_out)
+    audit = audit_images(learn, labels, workers=args.workers)
+    return audit,list(learn.dls.vocab)
 
 def _labelled_images(args):
     "The table of all images"
@@ -88,7 +100,8 @@ def _write_labels(args):
     table,others = correct(args)
     written = pd.concat([table[table['decision']!='drop'], others], ignore_index=True)
     save_csv(written, out, args.overwrite)
-    say(_summary(table['decision'].value_counts(), out))
+    counts = table['decision'].value_counts()
+    say(_summary(counts, out))
     if others is not None: say(f'{len(others)} validation labels are written as they are; --held-out takes them into the audit')
     next_line = _train_line(args.settings, complete_name(out))
     say(f'To train on them:\n  {next_line}')
@@ -96,11 +109,14 @@ def _write_labels(args):
 
 def _corrected(args, labels):
     "Labels with the decisions applied, and rows without a label for what is dropped"
-    return LabelAudit(labels).apply(args.apply, classes=args.settings.get('vocab'), dropped=True)
+    audit = LabelAudit(labels)
+    classes = args.settings.get('vocab')
+    return audit.apply(args.apply, classes=classes, dropped=True)
 
 def _corrected_rows(args):
     "The corrected labels of a p_clean.csv, which has no validation rows"
-    return _corrected(args, read_p_clean(args.data).df),None
+    audit = read_p_clean(args.data)
+    return _corrected(args, audit.df),None
 
 def _corrected_images(args):
     "Corrected labels with `is_valid`, and the validation rows that stay as they are, or None: so the next training has the same ones"
@@ -113,7 +129,8 @@ def _corrected_images(args):
     others = images[~is_audited]
     if not len(others): return table,None
     others = others.assign(given=others['label'], decision='')
-    return table,others[[o for o in table if o in others]]
+    columns = [o for o in table if o in others]
+    return table,others[columns]
 
 def _train_line(settings, labels):
     "The command that trains on a list of labels as the model was trained"
@@ -159,15 +176,22 @@ def image_table(data, settings, format='auto', **kwargs):
     "All images of `data`, with the labels of the training where the model was trained on them"
     data = complete_name(data)
     given = {k:v for k,v in kwargs.items() if v is not None}
-    trained_on = 'path' in settings and os.path.realpath(settings['path'])==os.path.realpath(data)
-    if not trained_on: return read_table(data, format, **given)[0]
+    if not _is_same(data, settings.get('path')):
+        table,_ = read_table(data, format, **given)
+        return table
     if format=='auto': format = settings.get('format', 'auto')
     return _training_table(data, settings, find_format(data, format), given)
 
+def _is_same(path, other):
+    "Do two paths lead to one place? `other` may be None"
+    return other is not None and os.path.realpath(path)==os.path.realpath(other)
+
 def _training_table(data, settings, format, given):
     "The images as they were for the training, with its split and noise; what is given goes first"
-    seed,noise = settings.get('seed', 0),settings.get('noise')
-    table,vocab = read_table(data, format, seed, **{**format_args(format, settings), **given})
+    seed = settings.get('seed', 0)
+    noise = settings.get('noise')
+    known = format_args(format, settings)
+    table,vocab = read_table(data, format, seed, **{**known, **given})
     if not noise: return table
     say(f'{noise:.0%} of the labels are replaced as they were for the training (seed {seed})')
     return noisy_table(table, vocab, noise, seed)

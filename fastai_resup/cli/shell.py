@@ -117,7 +117,8 @@ def shows_bars()->bool:
 def shell_line(*words):
     "A command to copy and paste, quoted where the shell needs it"
     words = list(map(str, words))
-    return subprocess.list2cmdline(words) if os.name=='nt' else shlex.join(words)
+    if os.name=='nt': return subprocess.list2cmdline(words)
+    return shlex.join(words)
 
 def command_line(name, f, given):
     "The command that calls `f` with the arguments `given`: positional ones, and the options that aren't at their defaults"

@@ -52,7 +52,8 @@ def _check_train_args(args):
     check_choice(('reference',), preset=args.preset)
     check_choice(net_heads, head=args.head)
     args.path = complete_name(args.path) # so that the names in p_clean.csv and settings.json hold in any folder
-    args.out = os.path.realpath(complete_name(args.out))
+    out = complete_name(args.out)
+    args.out = os.path.realpath(out)
     if args.images is not None: args.images = complete_name(args.images)
     args.format = find_format(args.path, args.format, args.scheme)
     args.arch = _named_arch(args)
@@ -80,7 +81,8 @@ def _read_images(args):
     given = {o:getattr(args, o) for o in (*data_args, 'img_size', 'noise', 'seed', 'workers')}
     dls = load_images(args.path, args.format, args.bs, **given)
     classes = ', '.join(map(str, dls.vocab))
-    say(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation images of {len(dls.vocab)} classes: {classes}')
+    n_train,n_valid = len(dls.train_ds),len(dls.valid_ds)
+    say(f'{n_train} training and {n_valid} validation images of {len(dls.vocab)} classes: {classes}')
     return dls
 
 # %% ../../nbs/cli/02_train.ipynb #36022ab5
@@ -105,9 +107,11 @@ def _resup(args, start):
 def _save_training(folder, args, dls, runs):
     "Everything that a training leaves behind; the last of `runs` is the ReSup pair"
     learn = runs[-1].learn
-    save_csv(pd.concat([o.epoch_rows for o in runs], ignore_index=True), folder/'epochs.csv')
+    epoch_rows = pd.concat([o.epoch_rows for o in runs], ignore_index=True)
+    save_csv(epoch_rows, folder/'epochs.csv')
     save_report(folder, runs)
-    save_model(learn, folder, command='resup-train', **vars(args), n_train=len(dls.train_ds), n_valid=len(dls.valid_ds))
+    n_train,n_valid = len(dls.train_ds),len(dls.valid_ds)
+    save_model(learn, folder, command='resup-train', **vars(args), n_train=n_train, n_valid=n_valid)
     if args.pickle: learn.export((folder/'model.pkl').absolute())
 
 def _conclusion(args, run):
@@ -121,7 +125,7 @@ def _conclusion(args, run):
     if run.has_mixture: yield f'\nTo look at the suspects:\n  {look}'
 
 # %% ../../nbs/cli/02_train.ipynb #00000029
-_free_on_resume = ('path','out','compare','pickle','device','workers','overwrite','checkpoint','resume') # arguments that a resumed run may change
+_free_on_resume = ('path','out','compare','pickle','device','workers','overwrite','checkpoint','resume') # what a resumed run may change
 
 def _check_checkpoint(args):
     "Raise for arguments that don't fit the checkpoints that are there"
@@ -140,7 +144,8 @@ def _checkpoints(args, name):
     folder = Path(args.checkpoint).resolve()/name
     found = sorted(folder.glob('fit*.pt'))
     if args.resume and found: say(f'{name}: going on from {found[-1]}')
-    about = {k:v for k,v in vars(args).items() if k not in _free_on_resume}
+    given = vars(args)
+    about = {k:given[k] for k in given if k not in _free_on_resume}
     return [Checkpoint(folder, resume=args.resume, about=about)]
 
 @contextmanager
@@ -168,11 +173,12 @@ def load_images(
     Raises FileNotFoundError where `path` isn't there, ValueError naming unreadable images, or where there is one
     class alone, and what `read_table` raises."""
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
+    folder = path
+    if path.is_file(): folder = path.parent
     table,vocab = read_table(path, format, seed, **kwargs)
     check_readable(table['file'].tolist())
     cache = 3*img_size**2*len(table)<=max_cache
     if workers is None: workers = 0 if cache else min(8, defaults.cpus)
-    n_train = int((~table['is_valid']).sum())
-    loading = dict(bs=min(bs, n_train), cache=cache, num_workers=workers)
+    n_train = len(table)-table['is_valid'].sum()
+    loading = dict(bs=min(bs, int(n_train)), cache=cache, num_workers=workers)
     return FERDataLoaders.from_table(table, folder, vocab, noise=noise, seed=seed, img_size=img_size, **loading)
