@@ -119,7 +119,7 @@ def test_order_is_sorted_and_named(faces):
 # bad input -------------------------------------------------------------------
 
 def test_missing_images_are_named_up_to_ten(faces):
-    df = pd.DataFrame(dict(f=[f'no{i:02}.png' for i in range(14)], l='calm', v=[False]*7+[True]*7))
+    df = pd.DataFrame(dict(f=[f'no{i:02}.png' for i in range(14)], l=['calm','glad']*7, v=[False]*7+[True]*7))
     with pytest.raises(FileNotFoundError, match=r'14 of 14 .*no00\.png.*no09\.png and 4 more') as e: FERDataLoaders.from_df(df, faces, valid_col='v')
     assert 'no10.png' not in str(e.value)
 
@@ -158,7 +158,7 @@ def test_one_image_two_labels(faces):
     f = [str(faces/'train'/'calm'/f'{i}.png') for i in (0,1,0)]
     df = pd.DataFrame(dict(f=f, l=['calm','calm','glad'], v=[0,1,0]))
     with pytest.raises(ValueError, match=r'more than one label: .*0\.png'): FERDataLoaders.from_df(df, valid_col='v')
-    df = pd.DataFrame(dict(f=f, l='calm', v=[0,0,1]))
+    df = pd.DataFrame(dict(f=f, l=['calm','glad','calm'], v=[0,0,1]))
     with pytest.raises(ValueError, match=r'both the training and the validation set: .*0\.png'): FERDataLoaders.from_df(df, valid_col='v')
 
 # csv files ---------------------------------------------------------------------
@@ -195,9 +195,9 @@ def test_csv_faults_name_file_and_line(faces):
         text = head+''.join(rows).replace('True', flags[0]).replace('False', flags[1])
         assert (len(read(text, valid_col='is_valid').valid_ds))==4
     broken = [rows[0], rows[1].replace('calm,', ','), *rows[2:]]
-    with pytest.raises(ValueError, match=r"missing label in the lines 3 of .*labels.csv"): read(head+''.join(broken), valid_col='is_valid')
+    with pytest.raises(ValueError, match=r"missing label in line 3 of .*labels.csv"): read(head+''.join(broken), valid_col='is_valid')
     broken = [rows[0], rows[1].replace('False', 'maybe'), *rows[2:]]
-    with pytest.raises(ValueError, match=r"valid_col='is_valid' must hold true or false .*, got maybe in the lines 3 of .*labels.csv"):
+    with pytest.raises(ValueError, match=r"valid_col='is_valid' must hold true or false .*, got maybe in line 3 of .*labels.csv"):
         read(head+''.join(broken), valid_col='is_valid')
     with pytest.raises(ValueError, match=r"labels.csv line 3: 2 fields, expected 3"): read(head+rows[0]+'a.png,calm\n')
     with pytest.raises(ValueError, match=r"labels.csv has no column 'name' .file column.; it has"): read(head+rows[0], fn_col='name')
@@ -256,7 +256,9 @@ def test_pickle_in_a_new_dls(faces):
     assert (dls.true_targs!=dls.train_targs).sum()==10
 
 def test_fifty_thousand_rows_are_quick(tmp_path):
-    for i in range(50_000): (tmp_path/f'{i}.png').write_bytes(b'.')
+    Image.new('L', (4,4)).save(tmp_path/'0.png')
+    image = (tmp_path/'0.png').read_bytes()
+    for i in range(50_000): (tmp_path/f'{i}.png').write_bytes(image)
     df = pd.DataFrame(dict(f=[f'{i}.png' for i in range(50_000)], l=[f'c{i%5}' for i in range(50_000)], v=[i%50>40 for i in range(50_000)]))
     start = time.process_time()
     dls = FERDataLoaders.from_df(df, tmp_path, valid_col='v', noise=.2, seed=0, num_workers=0)

@@ -83,17 +83,16 @@ def upright(
 )->Image.Image: # A new image, without EXIF data, that has 8 bits per channel
     "`im` as a viewer shows it, turned as its EXIF data say; raises ValueError where white isn't known or `mode` can't be had"
     im.load()
-    turn = _turn(im)
+    turn = None if im.format=='TIFF' else _turns.get(_orientation(im)) # Pillow turns a TIFF while it loads it
     res = _to_8bit(im.copy())
     res.info = {}
     if res.mode[-1]=='a': res = res.convert(res.mode.upper())
     res = res.convert(mode)
     return res if turn is None else res.transpose(turn)
 
-def _turn(im):
-    "What a viewer does to `im` by its EXIF data, `None` for nothing"
-    orientation = 0x0112
-    try: return _turns.get(im.getexif().get(orientation))
+def _orientation(im):
+    "What the EXIF data say of how `im` lies, a number that `_turns` may know"
+    try: return im.getexif().get(0x0112)
     except Exception: return None # damaged EXIF data say nothing
 
 # %% ../../nbs/data/00_images.ipynb #6f0c54d2
