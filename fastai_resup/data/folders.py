@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/data/folders.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/data/10_folders.ipynb #b333e52f
+# %% ../../nbs/data/10_folders.ipynb #9987d28e
 import os
 import re
 import warnings
@@ -18,7 +18,7 @@ import pandas as pd
 from fastai.data.transforms import image_extensions
 from .tables import first_few
 
-# %% ../../nbs/data/10_folders.ipynb #8199edb0
+# %% ../../nbs/data/10_folders.ipynb #faa4bcf7
 def folder_table(
     path:str|Path, # Folder with `train/<class>/…` and, usually, `valid/<class>/…`; or with the class folders themselves
     train:str='train', # Name of the training folder; 'train' finds Train, training, train_set …, too
@@ -29,7 +29,11 @@ def folder_table(
 
     Raises `FileNotFoundError` for a folder that isn't there, and `ValueError` for images in no class folder, a class
     without images, several folders that may be the data set, and `valid` beside `valid_pct`."""
-    return read_parts(find_parts(path, train, valid, valid_pct))
+    parts = find_parts(path, train, valid, valid_pct)
+    root = data_root(Path(path).expanduser())
+    lists = [o.name for o in sorted(root.glob('*.csv'))]
+    if lists: parts.unread.append(f"labels in {first_few(lists)}")
+    return read_parts(parts)
 
 def read_parts(
     parts, # From `find_parts`
@@ -56,7 +60,7 @@ def _plain(name):
     "A class name without capitals and outer blanks"
     return name.strip().casefold()
 
-# %% ../../nbs/data/10_folders.ipynb #bf77cc6b
+# %% ../../nbs/data/10_folders.ipynb #8eeeb56e
 part_names = dict(
     train=('train','training'),
     valid=('valid','val','validation','publictest'),
@@ -73,7 +77,7 @@ def _word(name):
     "`train` of 'Train_set' or 'train_images'"
     return re.sub('[ _-]?(set|class|classes|images|data)$', '', name.strip().lower())
 
-# %% ../../nbs/data/10_folders.ipynb #30f33cb9
+# %% ../../nbs/data/10_folders.ipynb #e24214e8
 @dataclass(frozen=True)
 class DataParts:
     "The folders of a data set"
@@ -115,7 +119,7 @@ def _named_parts(root, train, valid, folders, others):
     valid = root/valid if valid else None
     return DataParts(root/train, valid, unread+_images_in(root), [o for o in others if o in unread])
 
-# %% ../../nbs/data/10_folders.ipynb #7c1a65cf
+# %% ../../nbs/data/10_folders.ipynb #610debe8
 def subfolders(
     path:Path, # A folder
 )->list: # Names, sorted; without hidden ones and what a Mac leaves in archives
@@ -163,7 +167,7 @@ def _lacks(root, arg, name):
     has = first_few(subfolders(root)) or 'no folders'
     return f"{root} has no folder for {arg}={name!r}: it has {has}"
 
-# %% ../../nbs/data/10_folders.ipynb #f495fc1c
+# %% ../../nbs/data/10_folders.ipynb #74a75076
 def data_root(
     path:str|Path, # A folder
 )->Path: # `path`, or the folder below it that holds the data set, as in archives
@@ -225,7 +229,7 @@ def warn_of_unread(
         text += f"; to validate on another folder name it: valid='{parts.others[0]}'"
     warnings.warn(text, stacklevel=3)
 
-# %% ../../nbs/data/10_folders.ipynb #ec3157ea
+# %% ../../nbs/data/10_folders.ipynb #ec6fdbb3
 def class_table(
     path:Path, # Folder with a folder per class
 )->tuple: # Table with the columns `file` and `label`, sorted; and what isn't read, a list of texts
