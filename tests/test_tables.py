@@ -77,17 +77,17 @@ def test_a_file_without_a_header(images, sep):
     (b'PK\x03\x04'+bytes(30), 'labels.csv is an archive or a spreadsheet'),
     (text.encode('utf-16-le'), 'labels.csv is no text in UTF-8'),
     (text.replace('1.png,happy', '1.png,"happy'), 'labels.csv line 3: .*is a quote lacking'),
-    (text.replace('1.png,happy', '1.png,'), 'missing label in the lines 3 of .*labels.csv'),
-    (text.replace('1.png,happy', '1.png,  '), 'missing label in the lines 3 of .*labels.csv'),
-    (text.replace('1.png,happy', ',happy'), 'missing file in the lines 3 of .*labels.csv'),
+    (text.replace('1.png,happy', '1.png,'), 'missing label in line 3 of .*labels.csv'),
+    (text.replace('1.png,happy', '1.png,  '), 'missing label in line 3 of .*labels.csv'),
+    (text.replace('1.png,happy', ',happy'), 'missing file in line 3 of .*labels.csv'),
     (text.replace('1.png,happy', '1.png'), 'labels.csv line 3: 1 fields, expected 2'),
     ('image,emotion\n'+rows(labels=['sad']*N), "all labels are 'sad': there must be two classes or more"),
     ('row,image,emotion\n'+''.join(f'{i},{n},{c}\n' for i,(n,c) in enumerate(expected.items())), "first column of .*labels.csv, 'row', only counts rows.*fn_col="),
     ('image,emotion,image\n0.png,sad,0.png\n', "has the column 'image' twice"),
-    ('image,sad,happy,calm\n0.png,1,0,0\n1.png,1,1,0\n2.png,0,0,0\n', 'sad, happy, calm of .*hold 0 and 1, and the lines 3, 4 .*an image has one label here'),
-    (text.replace('1.png', '../1.png'), r"'../1.png' in the lines 3 of .*labels.csv leaves the image folder"),
+    ('image,sad,happy,calm\n0.png,1,0,0\n1.png,1,1,0\n2.png,0,0,0\n', 'sad, happy, calm of .*hold 0 and 1, with several ones or none in lines 3, 4 .*an image has one label here'),
+    (text.replace('1.png', '../1.png'), r"'../1.png' leaves the image folder \(line 3 of .*labels.csv\)"),
     (text.replace('1.png', r'a\\..\\..\\1.png'), 'leaves the image folder'),
-    (text.replace('1.png', 'file:///1.png', 1), "'file:///1.png' in the lines 3 of .*labels.csv is an address"),
+    (text.replace('1.png', 'file:///1.png', 1), r"'file:///1.png' is an address \(line 3 of .*labels.csv\)"),
     (text.replace('1.png', 'https://a.org/1.png', 1), 'is an address'),
     (text.replace('1.png', 'C:\\faces\\1.png', 1), 'is a path of Windows'),
     (text.replace('1.png', '\\\\server\\1.png', 1), 'is a path of Windows')])
@@ -110,7 +110,7 @@ def test_one_hot_columns_by_name(images):
     for dtype in (bool, int, float, str): assert read(from_df(df.astype({o:dtype for o in classes}), images, label_col=classes))==expected
     with pytest.warns(UserWarning, match='read as the classes'): assert read(from_df(df, images))==expected
     df.loc[3,'happy'] = True
-    with pytest.raises(ValueError, match='the rows 3 of df have several ones or none in the columns sad, happy, calm'): from_df(df, images, label_col=classes)
+    with pytest.raises(ValueError, match='the columns sad, happy, calm have several ones or none in row 3 of df'): from_df(df, images, label_col=classes)
     assert read(from_df(df, images, label_col='happy'))['3.png'] is True
 
 # names of classes ------------------------------------------------------------
@@ -179,13 +179,13 @@ def test_files_of_any_kind(images, make):
         assert read(from_df(frame.assign(image=[make(o) for o in names]), images))==expected
 
 @pytest.mark.parametrize('change,message', [
-    (dict(emotion=['sad',1]*6), r"labels are text \('sad' in the rows 0 of df\) and whole numbers \(1 in the rows 1 of df\).*df\['emotion'\].astype\(str\)"),
-    (dict(emotion=[*labels[:3], float('nan'), *labels[4:]]), 'missing label in the rows 3 of df'),
-    (dict(emotion=[*labels[:3], pd.NA, *labels[4:]]), 'missing label in the rows 3 of df'),
-    (dict(emotion=[*labels[:3], ' ', *labels[4:]]), 'missing label in the rows 3 of df'),
-    (dict(image=[*names[:3], None, *names[4:]]), 'missing file in the rows 3 of df'),
-    (dict(image=[*names[:3], '', *names[4:]]), 'in the rows 3 of df'),
-    (dict(image=[*names[:3], b'3.png', *names[4:]]), 'file names must be text or paths, got .*in the rows 3 of df'),
+    (dict(emotion=['sad',1]*6), r"labels are text \('sad' in row 0 of df\) and whole numbers \(1 in row 1 of df\).*df\['emotion'\].astype\(str\)"),
+    (dict(emotion=[*labels[:3], float('nan'), *labels[4:]]), 'missing label in row 3 of df'),
+    (dict(emotion=[*labels[:3], pd.NA, *labels[4:]]), 'missing label in row 3 of df'),
+    (dict(emotion=[*labels[:3], ' ', *labels[4:]]), 'missing label in row 3 of df'),
+    (dict(image=[*names[:3], None, *names[4:]]), 'missing file in row 3 of df'),
+    (dict(image=[*names[:3], '', *names[4:]]), 'in row 3 of df'),
+    (dict(image=[*names[:3], b'3.png', *names[4:]]), 'file names must be text or paths, got .*in row 3 of df'),
     (dict(emotion=[i/7 for i in range(N)]), r'\(float\)'),
     (dict(emotion=[['sad','happy']]*N), 'list'),
     (dict(emotion='sad'), 'there must be two classes')])

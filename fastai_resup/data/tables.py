@@ -68,8 +68,10 @@ def places(
     bad, # For each row whether it is meant
 )->str: # For an error
     "The rows of `df` for which `bad` holds, in words"
-    kind = 'lines' if df.index.name=='line' else 'rows'
-    return f"the {kind} {first_few(df.index[bad])} of {_source(df)}"
+    kind = 'line' if df.index.name=='line' else 'row'
+    found = df.index[bad]
+    if len(found)>1: kind += 's'
+    return f"{kind} {first_few(found)} of {_source(df)}"
 
 def _check_filled(df, s):
     "Raise where a row of `df` has nothing in the column `s`"
@@ -151,7 +153,7 @@ def one_hot_columns(
     names = [df.columns[i] for i in numbers]
     if len(names)<2 or (ones==1).all(): return names if len(names)>1 else []
     if len(names)==2: return []
-    raise ValueError(f"the columns {first_few(names)} of {_source(df)} hold 0 and 1, and {places(df, ones!=1)} have several ones or none: "
+    raise ValueError(f"the columns {first_few(names)} of {_source(df)} hold 0 and 1, with several ones or none in {places(df, ones!=1)}: "
                      "an image has one label here. Name the column of labels with label_col=, or drop these rows")
 
 def _one_hot_labels(df, cols):
@@ -159,7 +161,7 @@ def _one_hot_labels(df, cols):
     flags = {o:as_flags(df, _find_column(df, o, 'label'), f'label_col={o!r}') for o in cols}
     cells = np.stack([o.to_numpy(bool) for o in flags.values()], 1)
     bad = cells.sum(1)!=1
-    if bad.any(): raise ValueError(f"{places(df, bad)} have several ones or none in the columns {first_few(cols)}: an image has one label here")
+    if bad.any(): raise ValueError(f"the columns {first_few(cols)} have several ones or none in {places(df, bad)}: an image has one label here")
     return pd.Series([cols[i] for i in cells.argmax(1)], df.index, dtype=object, name=str(cols))
 
 # %% ../../nbs/data/02_tables.ipynb #5c0de003
@@ -208,16 +210,17 @@ def _mend_names(df, names, unusual, root):
         if os.sep=='/' and '\\' in names[i] and not os.path.lexists(os.path.join(root, names[i])):
             windows.append(names[i])
             names[i] = names[i].replace('\\', '/')
-        why = _name_error(names[i])
-        if why: raise ValueError(f"{names[i]!r} in {places(df, [i])} {why}")
+        why,advice = _name_error(names[i])
+        if why: raise ValueError(f"{names[i]!r} {why} ({places(df, [i])}): {advice}")
     if windows: warnings.warn(f"{len(windows)} file names of {_source(df)} have Windows's separators, such as {windows[0]}: they are read with /",
                               stacklevel=4)
 
 def _name_error(name):
-    "What is wrong with a file name, None if nothing is"
-    if re.match(r'[A-Za-z][\w+.-]+:/', name): return "is an address: give the paths of files on this machine, without file:// or the like"
-    if os.sep=='/' and re.match(r'[A-Za-z]:/|//', name): return "is a path of Windows: give paths below a folder of this machine"
-    if climbs_out(name): return "leaves the image folder: names must be relative to it, without '..' in front, or absolute"
+    "What is wrong with a file name, and what to do; '' if nothing is"
+    if re.match(r'[A-Za-z][\w+.-]+:/', name): return "is an address", "give the paths of files on this machine, without file:// or the like"
+    if os.sep=='/' and re.match(r'[A-Za-z]:/|//', name): return "is a path of Windows", "give paths below a folder of this machine"
+    if climbs_out(name): return "leaves the image folder", "names must be relative to it, without '..' in front, or absolute"
+    return '',''
 
 # %% ../../nbs/data/02_tables.ipynb #687547d7
 def first_few(
@@ -253,7 +256,8 @@ def label_csv(
         names = range(len(first_row))
     df = read_csv(f, columns, names, guarded=True, delimiter=delimiter, strip=True)
     _check_header(df)
-    return df if '' in (vocab or ()) else df.mask(df=='', None)
+    has_empty = vocab is not None and '' in list(vocab)
+    return df if has_empty else df.mask(df=='', None)
 
 def _check_header(df):
     "Raise where the first row of a csv file looks like one of an image"
