@@ -1,4 +1,5 @@
 "Decisions applied to other people's DataLoaders, the loop that closes, `resup-audit` as people call it, and the page's files in a wheel."
+import json
 import os
 import shutil
 import subprocess
@@ -179,3 +180,71 @@ def test_wheel_has_the_page(tmp_path):
     assert p.returncode==0, p.stderr
     names = zipfile.ZipFile(next((tmp_path/'wheel').glob('*.whl'))).namelist()
     assert {f'fastai_resup/audit/page.{o}' for o in ('html','css','js','py')}<=set(names)
+
+# from any folder, in any spelling ---------------------------------------------
+
+def little(root):
+    "Two classes of four plain images, and two to validate"
+    for split,n in (('train',4),('valid',1)):
+        for c in 'ab':
+            (root/split/c).mkdir(parents=True)
+            for i in range(n): Image.new('RGB', (16,16), (i*9,0,0)).save(root/split/c/f'{i}.png')
+    return root
+
+def little_audit(files):
+    n = len(files)
+    return LabelAudit(pd.DataFrame(dict(file=files, label=[Path(o).parent.name for o in files], suggested='b', p_clean=np.arange(n)/n, similarity_0=np.arange(n)/n, similarity_1=0., suggested_prob=0.9, agree=True)))
+
+def test_decisions_hold_in_any_folder(tmp_path, monkeypatch):
+    "Audit, csv and decisions made in one folder, however it names the images; applied in two others, to dls that name them otherwise"
+    root,link = little(tmp_path/'a'/'faces'),tmp_path/'link'
+    link.symlink_to(root)
+    places = [tmp_path/'a', root/'train', tmp_path/'elsewhere']
+    places[2].mkdir()
+    def spelled():
+        rel = os.path.relpath(root)
+        return [Path(rel), root, link, Path(os.path.relpath(link))]
+    below = sorted(str(o.relative_to(root)) for o in (root/'train').rglob('*.png'))
+    monkeypatch.chdir(places[0])
+    for i,start in enumerate(spelled()):
+        audit = little_audit([str(start/o) for o in below])
+        audit.to_csv(tmp_path/f'{i}.csv')
+        save_decisions(audit.suggest(0.9), tmp_path/f'd{i}.csv')
+    want = audit.apply(audit.suggest(0.9)).label.tolist()
+    assert want==['b']*8
+    for here in places:
+        monkeypatch.chdir(here)
+        for start in spelled():
+            dls = FERDataLoaders.from_folder(start, img_size=16, bs=4, num_workers=0)
+            audit = little_audit(item_names(dls.train_ds))
+            for i in range(4):
+                loaded = LabelAudit.load(tmp_path/f'{i}.csv')
+                assert loaded.apply(tmp_path/f'd{i}.csv').label.tolist()==want
+                if here!=places[0] and i in (0,3): continue       # a relative link says nothing in another folder
+                assert audit.apply(tmp_path/f'd{i}.csv').label.tolist()==want
+                assert [dls.vocab[j] for j in loaded.apply(tmp_path/f'd{i}.csv', dls=dls).train_targs]==want
+            assert audit.apply(tmp_path/'d0.csv').label.tolist()==want # faces/train/… is the end of the complete name, too
+    with pytest.raises(ValueError, match='is not in the audit'): little_audit([f'/other/{o}' for o in below]).apply(tmp_path/'d1.csv')
+
+def test_repeated_decisions_and_images(tmp_path):
+    "The same again is merged with a note; another one is refused with both lines"
+    root = little(tmp_path/'faces')
+    files = sorted(str(o) for o in (root/'train').rglob('*.png'))
+    audit = little_audit([*files, files[0]])                      # fastai's own dls may have an image twice
+    f = tmp_path/'d.csv'
+    f.write_text(f'file,label,decision,new_label\n{files[0]},a,relabel,b\n{files[1]},a,drop,\n{files[0]},a,Relabel,b\n')
+    with pytest.warns(UserWarning, match='^1 decisions are repeated, and count once: .*d.csv line 4$'): table = audit.apply(f)
+    assert table.label.tolist()==['b','a','a','b','b','b','b','b'] and len(read_decisions(f.with_name('d.csv')))==2
+    f.write_text(f'file,label,decision,new_label\n{files[0]},a,relabel,b\n{files[0]},a,drop,\n')
+    with pytest.raises(ValueError, match='line 3: .* was decided in .*d.csv line 2 already: relabel b'): audit.apply(f)
+    page = audit.to_html(tmp_path/'page', progress=False)
+    assert len(json.loads((page.parent/'data.js').read_text().removeprefix('window.RESUP_AUDIT = ').rstrip(';\n'))['files'])==8
+
+def test_a_page_that_is_stopped_leaves_nothing(tmp_path, monkeypatch):
+    audit = little_audit(sorted(str(o) for o in (little(tmp_path/'faces')/'train').rglob('*.png')))
+    for error in (OSError(28, 'No space left on device'), KeyboardInterrupt()):
+        def fail(*args, **kwargs): raise error
+        with monkeypatch.context() as m:
+            m.setattr('os.replace', fail)
+            with pytest.raises(type(error)): audit.to_html(tmp_path/'new'/'page', progress=False)
+        assert [o.name for o in tmp_path.iterdir()]==['faces']

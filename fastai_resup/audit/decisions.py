@@ -94,7 +94,7 @@ def class_text(o):
 
 def text_cells(column):
     "The values of a column as str, '' where there is none"
-    return [class_text(o) for o in column.tolist()]
+    return list(map(class_text, column.tolist()))
 
 def short_name(s):
     "`s` quoted, with its middle left out where it is long"
@@ -143,10 +143,13 @@ def _by_end(names, files):
     return {name:files[i] for name,i in zip(names, places) if i>=0}
 
 def _by_link(names, files):
-    "The file that a name leads to on the disk, for each name that does"
+    "The file that a name leads to on the disk, for each name that does, or that really has the same end"
     real = {os.path.realpath(f):f for f in files}
     places = {o:os.path.realpath(o) for o in names}
-    return {o:real[at] for o,at in places.items() if at in real}
+    found = {o:at for o,at in places.items() if at in real}
+    left = [o for o in names if o not in found]
+    found |= _by_end(left, list(real))
+    return {o:real[at] for o,at in found.items()}
 
 def _label_by_file(audit):
     "The given label of each file; raises ValueError for a file with two labels"
@@ -161,7 +164,9 @@ def _label_by_file(audit):
 def classes_by_text(classes):
     "Each class by its text; raises ValueError where two classes read the same"
     res = {class_text(o):o for o in classes}
-    if len(res)<len(set(classes)): raise ValueError(f'two of the classes {list(classes)} read the same: rename one')
+    different = set(classes)
+    if len(res)<len(different):
+        raise ValueError(f'two of the classes {list(classes)} read the same: rename one')
     return res
 
 # %% ../../nbs/audit/05_decisions.ipynb #908b7704
@@ -184,8 +189,10 @@ def _decided_rows(df):
     "The rows that have a decision"
     cells = [text_cells(df[c]) for c in decision_columns]
     for place,file,label,decision,new in zip(_places(df), *cells):
-        row = _Row(place, file, label, decision.strip().lower(), new if new.strip() else '')
-        if row.decision or row.new: yield row
+        decision = decision.strip().lower()
+        new = new if new.strip() else ''
+        if decision or new:
+            yield _Row(place, file, label, decision, new)
 
 def _places(df):
     "What to call each row in an error: file and line of a csv file, else its index"
@@ -307,7 +314,8 @@ def corrected_labels(df, decisions, dropped=False):
 def _labels_of(dls, labels):
     "Labels as `dls` has them, which an audit that was read from a file has as text"
     by_text = classes_by_text(dls.vocab)
-    return [by_text[o] for o in text_cells(labels)]
+    texts = text_cells(labels)
+    return [by_text[o] for o in texts]
 
 def _label_after(made, given):
     "The label after a decision (None: there is none); None for a dropped image"
