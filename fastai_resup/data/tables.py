@@ -186,6 +186,7 @@ def as_flags(
     what:str, # What to call it in an error
 )->pd.Series: # bool
     "A column of true and false, 1 and 0, or the same as text; raises `ValueError` for anything else"
+    if s.dtype==bool: return s
     texts = _flag_texts(s)
     bad = ~texts.isin(_yes+_no)
     if not bad.any(): return texts.isin(_yes)
@@ -201,7 +202,8 @@ def _complete_names(df, s, root, suff):
     names = [f'{o}{suff}' for o in names]
     unusual = [i for i,o in enumerate(names) if ':' in o or '\\' in o or '..' in o]
     if unusual: _mend_names(df, names, unusual, root)
-    return text_column((os.path.join(root, o) for o in names), s.index)
+    folder = str(root)
+    return text_column((os.path.join(folder, o) for o in names), s.index)
 
 def _mend_names(df, names, unusual, root):
     "Put `/` for the separators of Windows, with a warning; raise for names that no file here can have"
