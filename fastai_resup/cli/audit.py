@@ -180,7 +180,7 @@ def image_table(data, settings, format='auto', **kwargs):
         table,_ = read_table(data, format, **given)
         return table
     if format=='auto': format = settings.get('format', 'auto')
-    return _training_table(data, settings, find_format(data, format), given)
+    return _training_table(data, settings, find_format(data, format, settings.get('scheme')), given)
 
 def _is_same(path, other):
     "Do two paths lead to one place? `other` may be None"

@@ -124,7 +124,7 @@ def resup_noise(
     inclusive:bool=False, # Draw from all classes, the true one too (symmetric)?
     probs:str=None, # For instance: csv file (file, a column per class), or a folder of resup-train
     seed:int=0, # Decides the noise, and the split where there is none
-    form:one_of('manifest', 'list')='manifest', # manifest: csv with true and given labels; list: lines 'train_00001.jpg 5', training images only
+    form:one_of('manifest', 'list')='manifest', # manifest: csv with true and given labels; list: lines 'a.jpg 5', training images only
     with_valid:bool=False, # In a list, the validation or test images too, with their true labels?
     format:Format='auto', # Layout of `path`
     scheme:Scheme=None, # What AffectNet's class numbers mean

@@ -9,8 +9,8 @@ __all__ = []
 
 # %% ../../nbs/cli/06_data.ipynb #a0000004
 from pathlib import Path
-from .shell import UsageError
-from ..data.fer2013 import write_fer2013
+from .shell import UsageError, say, shows_bars
+from ..data.fer2013 import fer2013_file, write_fer2013
 from ..files import read_csv
 
 # %% ../../nbs/cli/06_data.ipynb #00000006
@@ -31,10 +31,10 @@ def save_data(args):
     "What `resup-data` does"
     if args.dataset!='fer2013': raise UsageError(f'the data set must be fer2013, not {args.dataset!r}')
     src,out = Path(args.src),Path(args.out)
-    csv_file = src/'fer2013.csv' if src.is_dir() else src
+    csv_file = fer2013_file(src) or src/'fer2013.csv'
     votes = None if args.votes=='none' else args.votes or _votes_beside(csv_file)
-    try: write_fer2013(csv_file, out, votes)
+    try: write_fer2013(csv_file, out, votes, progress=shows_bars())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f'interrupted: give the same command again to go on ({out}.unfinished)') from None
-    print(f'{out} is complete: {_summary(out)}')
+    say(f'{out} is complete: {_summary(out)}')
     return out

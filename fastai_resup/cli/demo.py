@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from ..callbacks import ReSup
 from .common import save_report, save_settings, save_suspects, score_lines, train_and_score
-from .shell import check_args, say
+from .shell import check_args, say, shows_bars
 from ..data.loaders import FERDataLoaders
 from ..files import check_free, new_folder, text_column
 from ..networks import lite_weights
@@ -40,7 +40,8 @@ def _draw_and_train(folder, args):
     "Faces in `folder`, and the runs of the baseline pair and the ReSup pair on them"
     weights = lite_weights(0) # before the work, as their package may not be installed
     say(f'drawing {args.n_train} faces to train on and {args.n_valid} to measure on')
-    make_faces(folder, args.n_train, args.n_valid, args.img_size, args.seed, args.nuisance)
+    drawing = dict(size=args.img_size, seed=args.seed, nuisance=args.nuisance, progress=shows_bars())
+    make_faces(folder, args.n_train, args.n_valid, **drawing)
     dls = _noisy_faces(folder, args)
     say(f'{args.noise:.0%} of the training labels are now noisy')
     training = dict(arch='tf_efficientnet_lite0', weights=weights, epochs=args.epochs, lr=args.lr, lr_mult=2, seed=args.seed)

@@ -173,12 +173,17 @@ def load_images(
     Raises FileNotFoundError where `path` isn't there, ValueError naming unreadable images, or where there is one
     class alone, and what `read_table` raises."""
     path = Path(path)
-    folder = path
-    if path.is_file(): folder = path.parent
+    folder = path.parent if path.is_file() else path
     table,vocab = read_table(path, format, seed, **kwargs)
     check_readable(table['file'].tolist())
     cache = 3*img_size**2*len(table)<=max_cache
-    if workers is None: workers = 0 if cache else min(8, defaults.cpus)
-    n_train = len(table)-table['is_valid'].sum()
-    loading = dict(bs=min(bs, int(n_train)), cache=cache, num_workers=workers)
+    if workers is None: workers = _n_workers(cache)
+    n_train = int((~table['is_valid']).sum())
+    loading = dict(bs=min(bs, n_train), cache=cache, num_workers=workers)
     return FERDataLoaders.from_table(table, folder, vocab, noise=noise, seed=seed, img_size=img_size, **loading)
+
+# %% ../../nbs/cli/02_train.ipynb #8b236d58
+def _n_workers(cache):
+    "How many processes read images, where nobody says"
+    if cache: return 0
+    return min(8, defaults.cpus)
