@@ -33,16 +33,30 @@ def check_table(
     Raises `FileNotFoundError` for images that aren't there, and `ValueError` for empty files, an image with two
     labels or in both sets (under any name), an empty set, labels outside `vocab`, a class that only the validation
     set has, training rows some of which lack a true label, and soft labels that aren't probabilities."""
-    if 'is_valid' in table: table = table.assign(is_valid=as_flags(table, table['is_valid'], 'is_valid'))
+    table = _with_flags(table)
     table = _without_repeats(table, _same_rows(table, files))
     vocab = list(vocab)
-    labels = {c:_as_in_vocab(table[c], vocab) for c in ('label','true') if c in table}
-    table = table.assign(**labels)
-    is_valid = table['is_valid'].to_numpy() if 'is_valid' in table else np.zeros(len(table), bool)
-    if 'is_valid' in table: _check_sets(is_valid)
+    table = _with_names(table, vocab)
+    is_valid = np.zeros(len(table), bool)
+    if 'is_valid' in table:
+        is_valid = table['is_valid'].to_numpy()
+        _check_sets(is_valid)
     _check_classes(table, is_valid, vocab)
     _check_truth(table, is_valid)
     return _soft_table(table, is_valid, vocab) if 'probs' in table else table
+
+# %% ../../nbs/data/11_checks.ipynb #c4ec0024
+def _with_flags(table):
+    "`table` whose `is_valid`, where it is there, is true or false"
+    if 'is_valid' not in table: return table
+    flags = as_flags(table, table['is_valid'], 'is_valid')
+    return table.assign(is_valid=flags)
+
+def _with_names(table, vocab):
+    "`table` with labels as in `vocab`"
+    columns = table.columns.intersection(['label','true'])
+    labels = {c:_as_in_vocab(table[c], vocab) for c in columns}
+    return table.assign(**labels)
 
 # %% ../../nbs/data/11_checks.ipynb #a9259f87
 def class_names(
@@ -65,18 +79,24 @@ def class_names(
 # %% ../../nbs/data/11_checks.ipynb #c4ec0007
 def _found_names(table):
     "Names of classes in a table, by their frequency; raises for what is none"
+    missing = table['label'].isna().to_numpy()
+    if missing.any(): raise ValueError(f"missing label in {places(table, missing)}: drop these rows first")
     first = {}
-    for c in ('label','true'):
-        if c not in table: continue
-        missing = table[c].isna().to_numpy()
-        if c=='label' and missing.any(): raise ValueError(f"missing label in {places(table, missing)}: drop these rows first")
-        there = np.flatnonzero(~missing)
-        kinds = list(map(type, column_list(table[c].iloc[there])))
-        for i in sorted(map(kinds.index, set(kinds))): first.setdefault(_kind_of(table, c, there[i]), (c,there[i]))
+    for c in table.columns.intersection(['label','true']):
+        for i in _first_of_types(table[c]):
+            kind = _kind_of(table, c, i)
+            first.setdefault(kind, (c,i))
     if len(first)>1: raise ValueError(_mixed(table, first))
     names = Counter(column_list(table['label']))
-    if 'true' in table: names.update(dict.fromkeys(table['true'].dropna().unique().tolist(), 0))
+    if 'true' in table: names.update(dict.fromkeys(table['true'].dropna(), 0))
     return names
+
+def _first_of_types(s):
+    "The first row of each type in the column `s`, missing values apart"
+    there = np.flatnonzero(s.notna())
+    types = list(map(type, column_list(s.iloc[there])))
+    firsts = map(types.index, set(types))
+    return [there[i] for i in sorted(firsts)]
 
 def _kind_of(table, c, i):
     "The kind of a label in words; raises for what names no class"
@@ -84,13 +104,18 @@ def _kind_of(table, c, i):
     if isinstance(o, str): return 'text'
     if isinstance(o, (bool,np.bool_)): return 'true or false'
     if isinstance(o, (int,np.integer)): return 'whole numbers'
-    advice = "Class ids in such a column become whole numbers by .astype(int). " if isinstance(o, (float,np.floating)) else ''
-    raise ValueError(f"a {c} must be text or a whole number, not {o!r} ({type(o).__name__}) in {places(table, [i])}. {advice}"
-                     "ReSup needs one class per image; for other targets use fastai's ImageDataLoaders")
+    kind = type(o).__name__
+    what = f"a {c} must be text or a whole number, not {o!r} ({kind}) in {places(table, [i])}"
+    advice = "ReSup needs one class per image; for other targets use fastai's ImageDataLoaders"
+    if isinstance(o, float): advice = f"Class ids in such a column become whole numbers by .astype(int). {advice}"
+    raise ValueError(f"{what}. {advice}")
 
 def _mixed(table, first):
     "What to say of labels of several kinds"
-    found = [f"{kind} ({table[c].iloc[i]!r} in {places(table, [i])})" for kind,(c,i) in first.items()]
+    found = []
+    for kind,(c,i) in first.items():
+        label = table[c].iloc[i]
+        found.append(f"{kind} ({label!r} in {places(table, [i])})")
     col = table.attrs.get('label_col', 'label')
     return f"labels are {' and '.join(found)}: make them all text, as df[{col!r}] = df[{col!r}].astype(str) does"
 
@@ -102,14 +127,25 @@ def _check_empty(table):
 # %% ../../nbs/data/11_checks.ipynb #c4ec0008
 def _warn_of_near_names(names, table):
     "Warn of classes whose names differ only in capitals or spaces, with the line of code that merges them"
-    near = {}
-    for o in names: near.setdefault(_name_key(o), []).append(o)
-    near = [sorted(o, key=lambda c: -names[c]) for o in near.values() if len(o)>1]
-    if not near: return
-    merged = {o:main for main,*others in near for o in others}
+    merged = _near_names(names)
+    if not merged: return
     pairs = first_few(f'{o!r} and {main!r}' for o,main in merged.items())
-    warnings.warn(f"classes differ only in capitals or spaces, and are trained as classes of their own: {pairs}. To merge them: "
-                  f"{_merging_line(merged, table.attrs)}", stacklevel=3)
+    line = _merging_line(merged, table.attrs)
+    warnings.warn(f"classes differ only in capitals or spaces, and are trained as classes of their own: {pairs}. "
+                  f"To merge them: {line}", stacklevel=3)
+
+def _near_names(names):
+    "For names that differ only in capitals or spaces the most frequent of them, which isn't there itself"
+    groups = {}
+    for o in names:
+        key = _name_key(o)
+        groups.setdefault(key, []).append(o)
+    merged = {}
+    for group in groups.values():
+        main = max(group, key=names.get)
+        others = [o for o in group if o!=main]
+        merged |= dict.fromkeys(others, main)
+    return merged
 
 def _name_key(name):
     "A class name without capitals, spaces and ways to write an accent; other objects as they are"
@@ -128,13 +164,20 @@ def _merging_line(merged, attrs):
 def _as_in_vocab(s, vocab):
     "Labels as in `vocab`: names that read the same become the vocab's, and ids, where all are ids and none is a name, get names"
     found = s.dropna().unique().tolist()
-    if set(found)<=set(vocab): return text_column(column_list(s), s.index)
+    values = column_list(s)
+    if not set(found)<=set(vocab):
+        names = _names_of(found, vocab)
+        named = {o:names.get(str(o), o) for o in found}
+        values = map(named.get, values)
+    return text_column(values, s.index)
+
+def _names_of(found, vocab):
+    "Classes by the text of the labels `found`: of their ids where all are ids and none is a name, else of their names"
     names = {str(o):o for o in vocab}
     ids = {str(i):o for i,o in enumerate(vocab)}
     texts = set(map(str, found))
-    if texts<=ids.keys() and not texts&names.keys(): names = ids
-    named = {o:names.get(str(o), o) for o in found}
-    return text_column((named.get(o) for o in column_list(s)), s.index)
+    only_ids = texts<=ids.keys() and texts.isdisjoint(names)
+    return ids if only_ids else names
 
 def _check_classes(table, is_valid, vocab):
     "Raise for labels outside `vocab`, and for classes in the validation set alone"
@@ -149,11 +192,16 @@ def _check_known(s, vocab):
     "Raise for class names in the column `s` that `vocab` lacks"
     unknown = [str(o) for o in s.dropna().unique() if o not in vocab]
     if not unknown: return
-    known = {_name_key(o):o for o in vocab}
-    near = {o:known[_name_key(o)] for o in unknown if _name_key(o) in known}
-    hint = f". Are these the same: {near}? Then rename them" if near else ''
-    if all(o.isdigit() for o in unknown): hint = f". Ids count from 0, so the last one is {len(vocab)-1}"
+    hint = _vocab_hint(unknown, vocab)
     raise ValueError(f"the {s.name} column has {first_few(sorted(unknown))}, not in the vocab {vocab}{hint}")
+
+def _vocab_hint(unknown, vocab):
+    "What unknown classes may be: ids that count from 1, or other spellings"
+    if all(map(str.isdigit, unknown)): return f". Ids count from 0, so the last one is {len(vocab)-1}"
+    known = {_name_key(o):o for o in vocab}
+    keys = {o:_name_key(o) for o in unknown}
+    near = {o:known[key] for o,key in keys.items() if key in known}
+    return f". Are these the same: {near}? Then rename them" if near else ''
 
 def _check_truth(table, is_valid):
     "Raise for training rows some of which lack a true label"
@@ -229,8 +277,10 @@ def _without_repeats(table, same):
     groups = table[in_groups].groupby(same[in_groups], sort=False)
     for col,what in _one_per_image.items():
         if col in table: _check_one_value(table, groups, col, what)
-    n,name = again.sum(),table['file'][again].iloc[0]
-    warnings.warn(f"{n} rows repeat an image that is listed before with the same label, such as {name}: each image is used once", stacklevel=4)
+    n = again.sum()
+    name = table['file'][again].iloc[0]
+    warnings.warn(f"{n} rows repeat an image that is listed before with the same label, such as {name}: "
+                  "each image is used once", stacklevel=4)
     return table[~again]
 
 _one_per_image = dict(
@@ -241,22 +291,27 @@ _one_per_image = dict(
 
 def _check_one_value(table, groups, col, what):
     "Raise for a group of rows of one file that differ in `col`"
-    def value(o): return None if o is None or o is pd.NA else np.asarray(o).tobytes() if col=='probs' else o
-    values = groups[col].agg(lambda s: len({value(o) for o in s}))
-    bad = values.index[values>1]
+    n = groups[col].agg(_n_values)
+    bad = n.index[n>1]
     if not len(bad): return
-    shown = [_differing(table, groups.get_group(o), col) for o in bad[:10]]
+    differing = [_differing(table, groups.get_group(o), col) for o in bad[:10]]
     more = f' and {len(bad)-10} more' if len(bad)>10 else ''
-    raise ValueError(f"images listed {what}: {'; '.join(shown)}{more}. List each image once")
+    shown = '; '.join(differing)
+    raise ValueError(f"images listed {what}: {shown}{more}. List each image once")
+
+def _n_values(s):
+    "Number of different values in a column, of which None and soft labels are some"
+    return len(set(map(str, s)))
 
 def _differing(table, rows, col):
     "The names of one image, and what its rows say in the column `col`"
-    rows = rows.drop_duplicates(col) if col!='probs' else rows
     names = ' = '.join(dict.fromkeys(map(str, rows['file'])))
     if col=='probs': return names
+    rows = rows.drop_duplicates(col)
     where = 'line' if table.index.name=='line' else 'row'
     said = [f"{o!r} in {where} {i}" for i,o in zip(rows.index, rows[col])]
-    return f"{names} ({first_few(said)} of {table.attrs.get('file', 'the table')})"
+    source = table.attrs.get('file', 'the table')
+    return f"{names} ({first_few(said)} of {source})"
 
 # %% ../../nbs/data/11_checks.ipynb #0d020022
 def _soft_table(table, is_valid, vocab):

@@ -45,23 +45,30 @@ def fer_table(
     there twice, a first column that only counts rows, a missing file name or label, labels of an image in several
     classes, names that are no path here or leave the folder by `..`, and a `valid_col` that isn't true or false
     (or 1 or 0, or the same as text)."""
-    if not isinstance(df, pd.DataFrame): raise TypeError(f"df must be a DataFrame, not {type(df).__name__}: from_csv reads files")
-    if not len(df): raise ValueError(f"{_source(df)} has no rows, so there are no images")
+    _check_frame(df)
     res = _named_columns(df, dict(file=fn_col, is_valid=valid_col, true=true_col))
-    if isinstance(fn_col, int) and not suff: _check_counts_rows(df, res['file'].rename(res.attrs['columns'][0]))
-    label = _label_column(df, label_col, set(res.attrs['columns']))
+    taken = res.attrs['columns']
+    if isinstance(fn_col, int) and not suff: _check_counts_rows(df, res['file'], taken[0])
+    label = _label_column(df, label_col, taken)
     res.insert(1, 'label', _plain_column(label))
     for c in ('file','label'): _check_filled(df, res[c])
-    res['file'] = _complete_names(df, res['file'], Path(path).expanduser().absolute()/(folder or ''), suff)
+    root = Path(path, folder or '').expanduser().absolute()
+    res['file'] = _complete_names(df, res['file'], root, suff)
     if 'is_valid' in res: res['is_valid'] = as_flags(df, res['is_valid'], f'valid_col={valid_col!r}')
     if 'true' in res: res['true'] = _plain_column(res['true'])
-    res.attrs = {**df.attrs, 'label_col':label.name}
+    res.attrs = dict(df.attrs, label_col=label.name)
     return res
 
 # %% ../../nbs/data/02_tables.ipynb #00000024
 def _source(df):
     "What to call a table in an error: the file that `read_csv` read it from, or df"
     return df.attrs.get('file', 'df')
+
+def _check_frame(df):
+    "Raise unless `df` is a table with rows"
+    kind = type(df).__name__
+    if not isinstance(df, pd.DataFrame): raise TypeError(f"df must be a DataFrame, not {kind}: from_csv reads files")
+    if not len(df): raise ValueError(f"{_source(df)} has no rows, so there are no images")
 
 def places(
     df:pd.DataFrame, # A table, perhaps from `read_csv`
@@ -120,13 +127,16 @@ def _is_index(s):
     if not re.fullmatch(r'|index|level_\d|Unnamed: \d.*', str(s.name)): return False
     return all(str(o).isdigit() for o in column_list(s))
 
-def _check_counts_rows(df, s):
-    "Raise where the file column `s`, given by number, only counts the rows of a table with more columns"
-    names = [str(o) for o in column_list(s)]
-    counted = any(names==[str(i) for i in range(start, start+len(names))] for start in (0,1) if names[0]==str(start))
-    if not counted or len(names)<2 or len(_numbered(df))<3: return
-    raise ValueError(f"the first column of {_source(df)}, {s.name!r}, only counts rows: name the column of files with fn_col= and that "
-                     f"of labels with label_col=; it has {list(df.columns)}")
+def _check_counts_rows(df, s, name):
+    "Raise where the file column `s`, called `name` and given by number, only counts the rows of a table with more columns"
+    if len(s)<2 or len(_numbered(df))<3: return
+    texts = list(map(str, s))
+    if texts[0] not in ('0','1'): return
+    start = int(texts[0])
+    counted = map(str, range(start, start+len(texts)))
+    if texts!=list(counted): return
+    raise ValueError(f"the first column of {_source(df)}, {name!r}, only counts rows: name the column of files with fn_col= "
+                     f"and that of labels with label_col=; it has {list(df.columns)}")
 
 # %% ../../nbs/data/02_tables.ipynb #5c0de002
 def _label_column(df, col, taken):
@@ -148,21 +158,28 @@ def one_hot_columns(
 
     Raises `ValueError` where three columns or more hold 0 and 1, and rows have several or none: such an image has several
     labels."""
-    numbers = [i for i in _numbered(df) if df.columns[i] not in taken and _is_flags(df.iloc[:,i])]
-    ones = sum(_true_cells(df.iloc[:,i]) for i in numbers)
-    names = [df.columns[i] for i in numbers]
-    if len(names)<2 or (ones==1).all(): return names if len(names)>1 else []
+    flags = [df.iloc[:,i] for i in _numbered(df) if df.columns[i] not in taken]
+    flags = [o for o in flags if _is_flags(o)]
+    if len(flags)<2: return []
+    names = [o.name for o in flags]
+    bad = sum(map(_true_cells, flags))!=1
+    if not bad.any(): return names
     if len(names)==2: return []
-    raise ValueError(f"the columns {first_few(names)} of {_source(df)} hold 0 and 1, with several ones or none in {places(df, ones!=1)}: "
-                     "an image has one label here. Name the column of labels with label_col=, or drop these rows")
+    what = f"the columns {first_few(names)} of {_source(df)} hold 0 and 1"
+    raise ValueError(f"{what}, with several ones or none in {places(df, bad)}: an image has one label here. "
+                     "Name the column of labels with label_col=, or drop these rows")
 
 def _one_hot_labels(df, cols):
     "For each row the name of the column that is 1"
-    flags = {o:as_flags(df, _find_column(df, o, 'label'), f'label_col={o!r}') for o in cols}
-    cells = np.stack([o.to_numpy(bool) for o in flags.values()], 1)
+    found = {o:_find_column(df, o, 'label') for o in cols}
+    flags = [as_flags(df, s, f'label_col={o!r}') for o,s in found.items()]
+    cells = np.stack(flags, 1)
     bad = cells.sum(1)!=1
-    if bad.any(): raise ValueError(f"the columns {first_few(cols)} have several ones or none in {places(df, bad)}: an image has one label here")
-    return pd.Series([cols[i] for i in cells.argmax(1)], df.index, dtype=object, name=str(cols))
+    if bad.any():
+        what = f"the columns {first_few(cols)} have several ones or none in {places(df, bad)}"
+        raise ValueError(f"{what}: an image has one label here")
+    labels = [cols[i] for i in cells.argmax(1)]
+    return text_column(labels, df.index).rename(str(cols))
 
 # %% ../../nbs/data/02_tables.ipynb #5c0de003
 _yes = 'true','1','1.0'
@@ -196,26 +213,37 @@ def as_flags(
 # %% ../../nbs/data/02_tables.ipynb #5c0de004
 def _complete_names(df, s, root, suff):
     "File names that can be opened as they are, wherever the program is then"
-    names = _plain_column(s)
-    odd = [not isinstance(o, (str,int,os.PathLike)) or o=='' for o in names]
-    if any(odd): raise ValueError(f"file names must be text or paths, got {names[odd].tolist()[:3]} in {places(df, odd)}")
-    names = [f'{o}{suff}' for o in names]
-    unusual = [i for i,o in enumerate(names) if ':' in o or '\\' in o or '..' in o]
-    if unusual: _mend_names(df, names, unusual, root)
+    plain = _plain_column(s)
+    odd = np.array([not _is_name(o) for o in plain])
+    if odd.any():
+        got = first_few(map(repr, plain[odd].tolist()), 3)
+        raise ValueError(f"file names must be text or paths, got {got} in {places(df, odd)}")
+    names = [f'{o}{suff}' for o in plain]
+    _mend_names(df, names, root)
     folder = str(root)
     return text_column((os.path.join(folder, o) for o in names), s.index)
 
-def _mend_names(df, names, unusual, root):
+def _is_name(o):
+    "May `o` name a file?"
+    return isinstance(o, (str,int,os.PathLike)) and o!=''
+
+def _mend_names(df, names, root):
     "Put `/` for the separators of Windows, with a warning; raise for names that no file here can have"
-    windows = []
+    unusual = [i for i,o in enumerate(names) if ':' in o or '\\' in o or '..' in o]
+    windows = [i for i in unusual if _of_windows(names[i], root)]
+    example = names[windows[0]] if windows else None
+    for i in windows: names[i] = names[i].replace('\\', '/')
     for i in unusual:
-        if os.sep=='/' and '\\' in names[i] and not os.path.lexists(os.path.join(root, names[i])):
-            windows.append(names[i])
-            names[i] = names[i].replace('\\', '/')
         why,advice = _name_error(names[i])
         if why: raise ValueError(f"{names[i]!r} {why} ({places(df, [i])}): {advice}")
-    if windows: warnings.warn(f"{len(windows)} file names of {_source(df)} have Windows's separators, such as {windows[0]}: they are read with /",
-                              stacklevel=4)
+    if not windows: return
+    warnings.warn(f"{len(windows)} file names of {_source(df)} have Windows's separators, such as {example}: "
+                  "they are read with /", stacklevel=4)
+
+def _of_windows(name, root):
+    "Has a name Windows's separators, on another system, where no file is called so?"
+    if os.sep!='/' or '\\' not in name: return False
+    return not os.path.lexists(os.path.join(root, name))
 
 def _name_error(name):
     "What is wrong with a file name, and what to do; '' if nothing is"
@@ -265,7 +293,8 @@ def _check_header(df):
     "Raise where the first row of a csv file looks like one of an image"
     images = [o for o in df.columns if os.path.splitext(str(o))[1].lower() in image_extensions]
     if not images: return
-    raise ValueError(f"{_source(df)} has no header: its first row has the image {images[0]}. Read it with header=None, fn_col=0, label_col=1")
+    raise ValueError(f"{_source(df)} has no header: its first row has the image {images[0]}. "
+                     "Read it with header=None, fn_col=0, label_col=1")
 
 # %% ../../nbs/data/02_tables.ipynb #00000026
 def split_table(
@@ -286,7 +315,8 @@ def split_table(
         raise ValueError(f"valid_pct={valid_pct} of {len(table)} images holds out none: add images, or a larger valid_pct")
     _warn_of_noise(is_valid.sum(), len(table))
     table = table.assign(is_valid=is_valid)
-    return table.assign(probs=table['probs'].where(~is_valid, None)) if 'probs' in table else table
+    if 'probs' in table: table['probs'] = table['probs'].where(~is_valid, None)
+    return table
 
 def _warn_of_noise(n_valid, n):
     "Say that the labels which were held out are noisy, too"
