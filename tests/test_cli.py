@@ -20,9 +20,10 @@ from PIL import Image
 from fastai_resup.callbacks import ReSup,presets
 from fastai_resup.checkpoint import Checkpoint
 from fastai_resup.cli import common,demo,shell,train
-from fastai_resup.cli.commands import data_args,resup_audit,resup_data,resup_demo,resup_noise,resup_predict,resup_train
+from fastai_resup.cli.commands import resup_audit,resup_data,resup_demo,resup_noise,resup_predict,resup_train
 from fastai_resup.cli.common import EpochRows,train_pair
 from fastai_resup.cli.models import load_model
+from fastai_resup.cli.shell import data_args
 from fastai_resup.cli.train import load_images
 from fastai_resup.data.affectnet import affectnet_schemes
 from fastai_resup.data.fer2013 import fer2013_classes

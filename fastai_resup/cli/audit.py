@@ -14,10 +14,9 @@ import pandas as pd
 from fastai.learner import Learner
 from ..audit.page import page_files
 from ..audit.table import LabelAudit
-from .commands import data_args, resup_audit, resup_train
 from .common import check_readable, on_device
 from .models import load_model
-from .shell import (UsageError, check_args, check_new_file, check_outside, command_line, flag, say,
+from .shell import (UsageError, check_args, check_new_file, check_outside, command_line, data_args, flag, say,
     shell_line, shows_bars)
 from ..data.formats import find_format, format_args, read_table
 from ..data.names import complete_name
@@ -73,7 +72,7 @@ def _apply_line(args):
     "The command that applies decisions"
     changed = dict(out=None, n=None, overwrite=False, apply='decisions.csv')
     given = {**vars(args), **changed}
-    return command_line('resup-audit', resup_audit, given)
+    return command_line('resup-audit', given)
 
 def _audit(args):
     "The audit, and the class names that may be chosen"
@@ -138,7 +137,7 @@ def _train_line(settings, labels):
     fresh = dict.fromkeys((*data_args, 'checkpoint'))
     out = settings.get('out', 'resup-train')+'-corrected'
     changed = dict(path=labels, out=out, format='auto', noise=0., overwrite=False, resume=False)
-    return command_line('resup-train', resup_train, {**settings, **fresh, **changed})
+    return command_line('resup-train', {**settings, **fresh, **changed})
 
 def _summary(n, out):
     "How many labels were written and decided, in words; `n` counts the decisions"

@@ -14,7 +14,6 @@ from .shell import command, one_of
 # %% ../../nbs/cli/00_commands.ipynb #33a131ea
 Format = one_of('auto', 'ferplus', 'fer2013', 'list', 'rafdb', 'csv', 'affectnet', 'folder')
 Scheme = one_of('official', 'alphabetical8', 'alphabetical7')
-data_args = ('scheme','train','valid','valid_pct','images','fn_col','label_col','valid_col','delimiter') # of `read_table`; None: not given
 
 # %% ../../nbs/cli/00_commands.ipynb #2fb2a1a9
 @command

@@ -23,14 +23,21 @@ class UsageError(ValueError):
     "An argument that can't be right, whatever the data"
 
 # %% ../../nbs/cli/09_shell.ipynb #3aa267b2
+commands = {} # the function of each command, by name
+
 def command(f):
     "Add `main`, which calls `f` with the arguments of the process"
     f.main = partial(run_command, f)
+    commands[command_name(f)] = f
     return f
+
+def command_name(f):
+    "The name of a function as a command"
+    return f.__name__.replace('_', '-')
 
 def run_command(f):
     "Call a function with the arguments of the process. Expected errors end it with one line; exit code 1, 2 for a wrong argument"
-    name = f.__name__.replace('_', '-')
+    name = command_name(f)
     given = vars(command_parser(f, name).parse_args())
     bound = BoundArguments(signature(f), given)
     quiet = is_quiet.set(given['quiet'])
@@ -120,10 +127,10 @@ def shell_line(*words):
     if os.name=='nt': return subprocess.list2cmdline(words)
     return shlex.join(words)
 
-def command_line(name, f, given):
-    "The command that calls `f` with the arguments `given`: positional ones, and the options that aren't at their defaults"
+def command_line(name, given):
+    "A command to copy and paste, with the arguments `given`: positional ones, and the options that aren't at their defaults"
     words,options = [name],[]
-    for k,p in signature(f).parameters.items():
+    for k,p in signature(commands[name]).parameters.items():
         value = given.get(k, p.default)
         if p.default is p.empty: words.append(value)
         elif value is True: options.append(flag(k))
@@ -153,6 +160,8 @@ def _stop(error, *_):
     raise error
 
 # %% ../../nbs/cli/09_shell.ipynb #ee49dd49
+data_args = ('scheme','train','valid','valid_pct','images','fn_col','label_col','valid_col','delimiter') # of `read_table`; None: not given
+
 number_ranges = dict( # smallest value, largest value, and the words for them
     noise=(0, 1, 'from 0 to 1'),
     valid_pct=(1e-9, 1-1e-9, 'between 0 and 1'),

@@ -15,11 +15,10 @@ import pandas as pd
 from fastai.torch_core import defaults
 from ..callbacks import ReSup
 from ..checkpoint import Checkpoint
-from .commands import data_args, resup_train
 from .common import check_readable, on_device, save_report, score_lines, train_and_score
 from .models import save_model
-from fastai_resup.cli.shell import (UsageError, check_args, check_choice, check_outside, command_line, say,
-    shell_line)
+from .shell import UsageError, check_args, check_choice, check_outside
+from .shell import command_line, data_args, say, shell_line
 from .verdict import audit_doubts, verdict_lines
 from ..data.formats import find_format, read_table
 from ..data.loaders import FERDataLoaders
@@ -119,7 +118,7 @@ def _conclusion(args, run):
     doubts = audit_doubts(run)
     yield from verdict_lines(run, doubts)
     longer = dict(epochs=2*args.epochs, overwrite=True, resume=False, checkpoint=None)
-    again = command_line('resup-train', resup_train, {**vars(args), **longer})
+    again = command_line('resup-train', {**vars(args), **longer})
     look = shell_line('resup-audit', args.out, args.path, '--out', 'review')
     if doubts: yield f'\nTo train longer:\n  {again}'
     if run.has_mixture: yield f'\nTo look at the suspects:\n  {look}'
