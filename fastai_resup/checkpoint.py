@@ -114,16 +114,20 @@ class Checkpoint(Callback):
         "Train the epochs that a fit lacks"
         self.found = None
         self._compare(f, state)
-        try: restore_learner(self.learn, state['learner'])
-        except (RuntimeError, ValueError, KeyError) as e:
-            why = ' '.join(str(e).split())
-            raise ValueError(f'{f} belongs to another run: {why}') from e
+        self._restore(f, state['learner'])
         if state['ranks']: restore_random_states(self.dls, state['ranks'][rank_distrib()])
         progress = getattr(self.learn, 'progress', None)
         if getattr(progress, 'mbar', None): progress.mbar.update(0) # a bar begins at 0
         for epoch in range(state['epoch']+1, self.n_epoch):
             self.learn.epoch = epoch
             self.learn._with_events(self.learn._do_epoch, 'epoch', CancelEpochException)
+
+    def _restore(self, f, state):
+        "Give the learner the state of a checkpoint"
+        try: restore_learner(self.learn, state)
+        except (RuntimeError, ValueError, KeyError) as e:
+            why = ' '.join(str(e).split())
+            raise ValueError(f'{f} belongs to another run: {why}') from e
 
     def _compare(self, f, state):
         "Is it the same run?"

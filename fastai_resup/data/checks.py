@@ -37,10 +37,7 @@ def check_table(
     table = _without_repeats(table, _same_rows(table, files))
     vocab = list(vocab)
     table = _with_names(table, vocab)
-    is_valid = np.zeros(len(table), bool)
-    if 'is_valid' in table:
-        is_valid = table['is_valid'].to_numpy()
-        _check_sets(is_valid)
+    is_valid = _valid_rows(table)
     _check_classes(table, is_valid, vocab)
     _check_truth(table, is_valid)
     return _soft_table(table, is_valid, vocab) if 'probs' in table else table
@@ -51,6 +48,13 @@ def _with_flags(table):
     if 'is_valid' not in table: return table
     flags = as_flags(table, table['is_valid'], 'is_valid')
     return table.assign(is_valid=flags)
+
+def _valid_rows(table):
+    "Which rows are for validation; raises for a set without images"
+    if 'is_valid' not in table: return np.zeros(len(table), bool)
+    is_valid = table['is_valid'].to_numpy()
+    _check_sets(is_valid)
+    return is_valid
 
 def _with_names(table, vocab):
     "`table` with labels as in `vocab`"
@@ -68,10 +72,13 @@ def class_names(
     Raises `ValueError` where one is named twice, there are fewer than two, a label is missing, or labels are neither
     text nor whole numbers, or both."""
     found = _found_names(table)
-    if vocab is None: _warn_of_near_names(found, table)
-    else: found = vocab.tolist() if hasattr(vocab, 'tolist') else list(vocab)
-    if vocab is None or '' not in found: _check_empty(table)
-    vocab = sorted(found) if vocab is None else found
+    if vocab is None:
+        _warn_of_near_names(found, table)
+        vocab = sorted(found)
+        _check_empty(table)
+    else:
+        vocab = vocab.tolist() if isinstance(vocab, np.ndarray) else list(vocab)
+        if '' not in vocab: _check_empty(table)
     if len(set(vocab))<len(vocab): raise ValueError(f"vocab names a class twice: {vocab}")
     if len(vocab)<2: raise ValueError(f"all labels are {vocab[0]!r}: there must be two classes or more")
     return vocab
@@ -80,21 +87,34 @@ def class_names(
 def _found_names(table):
     "Names of classes in a table, by their frequency; raises for what is none"
     missing = table['label'].isna().to_numpy()
+    _check_none(table, missing)
+    kinds = _kinds(table)
+    if len(kinds)>1: raise ValueError(_mixed(table, kinds))
+    labels = column_list(table['label'])
+    names = Counter(labels)
+    if 'true' in table:
+        others = table['true'].dropna()
+        names.update(dict.fromkeys(others, 0))
+    return names
+
+def _check_none(table, missing):
+    "Raise where any row of `table` is `missing` its label"
     if missing.any(): raise ValueError(f"missing label in {places(table, missing)}: drop these rows first")
+
+def _kinds(table):
+    "Each kind of label with column and row of the first of them"
     first = {}
     for c in table.columns.intersection(['label','true']):
         for i in _first_of_types(table[c]):
             kind = _kind_of(table, c, i)
             first.setdefault(kind, (c,i))
-    if len(first)>1: raise ValueError(_mixed(table, first))
-    names = Counter(column_list(table['label']))
-    if 'true' in table: names.update(dict.fromkeys(table['true'].dropna(), 0))
-    return names
+    return first
 
 def _first_of_types(s):
     "The first row of each type in the column `s`, missing values apart"
     there = np.flatnonzero(s.notna())
-    types = list(map(type, column_list(s.iloc[there])))
+    values = column_list(s.iloc[there])
+    types = list(map(type, values))
     firsts = map(types.index, set(types))
     return [there[i] for i in sorted(firsts)]
 
@@ -122,7 +142,7 @@ def _mixed(table, first):
 def _check_empty(table):
     "Raise for labels without any text"
     empty = (table['label']=='').to_numpy()
-    if empty.any(): raise ValueError(f"missing label in {places(table, empty)}: drop these rows first")
+    _check_none(table, empty)
 
 # %% ../../nbs/data/11_checks.ipynb #c4ec0008
 def _warn_of_near_names(names, table):
@@ -143,8 +163,8 @@ def _near_names(names):
     merged = {}
     for group in groups.values():
         main = max(group, key=names.get)
-        others = [o for o in group if o!=main]
-        merged |= dict.fromkeys(others, main)
+        for o in group:
+            if o!=main: merged[o] = main
     return merged
 
 def _name_key(name):
@@ -165,11 +185,11 @@ def _as_in_vocab(s, vocab):
     "Labels as in `vocab`: names that read the same become the vocab's, and ids, where all are ids and none is a name, get names"
     found = s.dropna().unique().tolist()
     values = column_list(s)
-    if not set(found)<=set(vocab):
-        names = _names_of(found, vocab)
-        named = {o:names.get(str(o), o) for o in found}
-        values = map(named.get, values)
-    return text_column(values, s.index)
+    if set(found)<=set(vocab): return text_column(values, s.index)
+    names = _names_of(found, vocab)
+    named = {}
+    for o in found: named[o] = names.get(str(o), o)
+    return text_column(map(named.get, values), s.index)
 
 def _names_of(found, vocab):
     "Classes by the text of the labels `found`: of their ids where all are ids and none is a name, else of their names"
@@ -183,14 +203,16 @@ def _check_classes(table, is_valid, vocab):
     "Raise for labels outside `vocab`, and for classes in the validation set alone"
     _check_known(table['label'], vocab)
     if 'true' in table: _check_known(table['true'], vocab)
-    lacking = set(table['label'][is_valid])-set(table['label'][~is_valid])
+    labels = table['label']
+    lacking = set(labels[is_valid])-set(labels[~is_valid])
     if not lacking: return
     classes = first_few(sorted(lacking, key=str))
     raise ValueError(f"the validation set has the classes {classes}, which the training set lacks")
 
 def _check_known(s, vocab):
     "Raise for class names in the column `s` that `vocab` lacks"
-    unknown = [str(o) for o in s.dropna().unique() if o not in vocab]
+    found = s.dropna().unique()
+    unknown = [str(o) for o in found if o not in vocab]
     if not unknown: return
     hint = _vocab_hint(unknown, vocab)
     raise ValueError(f"the {s.name} column has {first_few(sorted(unknown))}, not in the vocab {vocab}{hint}")
@@ -199,8 +221,10 @@ def _vocab_hint(unknown, vocab):
     "What unknown classes may be: ids that count from 1, or other spellings"
     if all(map(str.isdigit, unknown)): return f". Ids count from 0, so the last one is {len(vocab)-1}"
     known = {_name_key(o):o for o in vocab}
-    keys = {o:_name_key(o) for o in unknown}
-    near = {o:known[key] for o,key in keys.items() if key in known}
+    near = {}
+    for o in unknown:
+        key = _name_key(o)
+        if key in known: near[o] = known[key]
     return f". Are these the same: {near}? Then rename them" if near else ''
 
 def _check_truth(table, is_valid):
@@ -219,9 +243,9 @@ def _check_sets(is_valid):
 # %% ../../nbs/data/11_checks.ipynb #c4ec0018
 def _same_rows(table, files):
     "For each row the number of its image, the same for all rows of one file; looks at the disk where `files` is true"
-    names = text_column(map(os.fspath, column_list(table['file'])))
-    if not files: names = text_column(map(os.path.abspath, names))
-    same,unique = pd.factorize(names)
+    names = map(os.fspath, column_list(table['file']))
+    if not files: names = map(os.path.abspath, names)
+    same,unique = pd.factorize(text_column(names))
     if not files: return same
     unique = unique.tolist()
     return _same_files(unique, _check_files(unique))[same]
@@ -229,18 +253,22 @@ def _same_rows(table, files):
 def _check_files(files):
     "Raise for `files` that aren't there or are empty; returns a table with a row per file: size, dev, ino, links"
     stats = pd.DataFrame(_file_stats(files), columns=['size','dev','ino','links'])
-    missing = list(compress(files, stats['size']==-1))
+    sizes = stats['size']
+    missing = list(compress(files, sizes==-1))
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(files)} image files not found: {first_few(missing)}. "
                                 "Check `path`, and how files are named in the table")
-    empty = list(compress(files, stats['size']==0))
+    empty = list(compress(files, sizes==0))
     if empty: raise ValueError(f"{len(empty)} image files are empty (zero bytes): {first_few(empty)}. Replace or remove them")
     return stats
 
 def _file_stats(files):
     "What `_stat` says of each file, in their order; many at once, as a disk in the network takes its time for each"
-    parts = [files[i:i+1000] for i in range(0, len(files), 1000)]
-    with ThreadPoolExecutor(8) as pool: return list(chain.from_iterable(pool.map(_stats, parts)))
+    starts = range(0, len(files), 1000)
+    parts = [files[i:i+1000] for i in starts]
+    with ThreadPoolExecutor(8) as pool:
+        stats = pool.map(_stats, parts)
+        return list(chain.from_iterable(stats))
 
 def _stats(files): return [_stat(f) for f in files]
 
@@ -271,10 +299,12 @@ def _same_files(files, stats):
 # %% ../../nbs/data/11_checks.ipynb #00000021
 def _without_repeats(table, same):
     "The first row of each image; warns of others, and raises where they say something else. `same` says which rows are of one file"
-    again = pd.Series(same).duplicated().to_numpy()
+    same_rows = pd.Series(same)
+    again = same_rows.duplicated().to_numpy()
     if not again.any(): return table
-    in_groups = pd.Series(same).duplicated(keep=False).to_numpy()
-    groups = table[in_groups].groupby(same[in_groups], sort=False)
+    in_groups = same_rows.duplicated(keep=False).to_numpy()
+    repeated = table[in_groups]
+    groups = repeated.groupby(same[in_groups], sort=False)
     for col,what in _one_per_image.items():
         if col in table: _check_one_value(table, groups, col, what)
     n = again.sum()
@@ -294,7 +324,10 @@ def _check_one_value(table, groups, col, what):
     n = groups[col].agg(_n_values)
     bad = n.index[n>1]
     if not len(bad): return
-    differing = [_differing(table, groups.get_group(o), col) for o in bad[:10]]
+    differing = []
+    for o in bad[:10]:
+        rows = groups.get_group(o)
+        differing.append(_differing(table, rows, col))
     more = f' and {len(bad)-10} more' if len(bad)>10 else ''
     shown = '; '.join(differing)
     raise ValueError(f"images listed {what}: {shown}{more}. List each image once")
@@ -305,7 +338,8 @@ def _n_values(s):
 
 def _differing(table, rows, col):
     "The names of one image, and what its rows say in the column `col`"
-    names = ' = '.join(dict.fromkeys(map(str, rows['file'])))
+    files = map(str, rows['file'])
+    names = ' = '.join(dict.fromkeys(files))
     if col=='probs': return names
     rows = rows.drop_duplicates(col)
     where = 'line' if table.index.name=='line' else 'row'
@@ -316,9 +350,10 @@ def _differing(table, rows, col):
 # %% ../../nbs/data/11_checks.ipynb #0d020022
 def _soft_table(table, is_valid, vocab):
     "`table` with checked soft labels for its training rows, and none for others"
-    probs = _checked_probs(table[~is_valid], vocab)
+    train = np.flatnonzero(~is_valid)
+    probs = _checked_probs(table.iloc[train], vocab)
     cells = np.full(len(table), None, dtype=object)
-    for i,p in zip(np.flatnonzero(~is_valid), probs): cells[i] = p
+    for i,p in zip(train, probs): cells[i] = p
     return table.assign(probs=cells)
 
 def _checked_probs(train, vocab):
@@ -326,16 +361,23 @@ def _checked_probs(train, vocab):
     _check_shapes(train, len(vocab))
     probs = np.stack(train['probs'].tolist()).astype(np.float32)
     ids = [vocab.index(o) for o in train['label']]
-    given = probs[np.arange(len(probs)),ids]
-    sums = abs(probs.sum(1)-1)<1e-4
-    fine = (probs>=0).all(1) & sums & (given==probs.max(1))
+    fine = _are_soft_labels(probs, ids)
     if fine.all(): return probs
     files = train['file'][~fine]
     raise ValueError("soft labels must be probabilities that sum to 1, of which the label's is the largest; "
                      f"not so for {first_few(files)}")
 
+def _are_soft_labels(probs, ids):
+    "Which rows of `probs` are probabilities, the largest that of the class in `ids`"
+    given = probs[np.arange(len(probs)),ids]
+    not_negative = (probs>=0).all(1)
+    sums_to_1 = abs(probs.sum(1)-1)<1e-4
+    is_largest = given==probs.max(1)
+    return not_negative & sums_to_1 & is_largest
+
 def _check_shapes(train, n_classes):
     "Raise for soft labels that haven't one probability per class"
-    odd = [np.shape(p)!=(n_classes,) for p in train['probs']]
+    shapes = map(np.shape, train['probs'])
+    odd = [o!=(n_classes,) for o in shapes]
     files = train['file'][odd]
     if len(files): raise ValueError(f"soft labels must have {n_classes} probabilities, one per class; not so for {first_few(files)}")

@@ -46,12 +46,8 @@ def fer_table(
     classes, names that are no path here or leave the folder by `..`, and a `valid_col` that isn't true or false
     (or 1 or 0, or the same as text)."""
     _check_frame(df)
-    res = _named_columns(df, dict(file=fn_col, is_valid=valid_col, true=true_col))
-    taken = res.attrs['columns']
-    if isinstance(fn_col, int) and not suff: _check_counts_rows(df, res['file'], taken[0])
-    label = _label_column(df, label_col, taken)
-    res.insert(1, 'label', _plain_column(label))
-    for c in ('file','label'): _check_filled(df, res[c])
+    cols = dict(file=fn_col, is_valid=valid_col, true=true_col)
+    res,label = _table_columns(df, cols, label_col, counted=isinstance(fn_col, int) and not suff)
     root = Path(path, folder or '').expanduser().absolute()
     res['file'] = _complete_names(df, res['file'], root, suff)
     if 'is_valid' in res: res['is_valid'] = as_flags(df, res['is_valid'], f'valid_col={valid_col!r}')
@@ -98,6 +94,17 @@ def _plain_value(o):
     return int(o) if isinstance(o, float) and o.is_integer() else o
 
 # %% ../../nbs/data/02_tables.ipynb #5c0de001
+def _table_columns(df, cols, label_col, counted):
+    "The columns of `df` that `cols` and `label_col` name, and that of labels as it is; `counted`: may the column of files only count rows?"
+    res = _named_columns(df, cols)
+    taken = res.attrs['columns']
+    if counted: _check_counts_rows(df, res['file'], taken[0])
+    label = _label_column(df, label_col, taken)
+    res.insert(1, 'label', _plain_column(label))
+    _check_filled(df, res['file'])
+    _check_filled(df, res['label'])
+    return res,label
+
 def _named_columns(df, cols):
     "The columns of `df` under their new names; `attrs['columns']`: their names in `df`"
     found = {name: _find_column(df, col, name) for name,col in cols.items() if col is not None}
@@ -227,18 +234,29 @@ def _is_name(o):
     "May `o` name a file?"
     return isinstance(o, (str,int,os.PathLike)) and o!=''
 
+def _is_unusual(name):
+    "Must a name be looked at more closely?"
+    return ':' in name or '\\' in name or '..' in name
+
 def _mend_names(df, names, root):
-    "Put `/` for the separators of Windows, with a warning; raise for names that no file here can have"
-    unusual = [i for i,o in enumerate(names) if ':' in o or '\\' in o or '..' in o]
+    "Put `/` for the separators of Windows in `names`, with a warning; raise for names that no file here can have"
+    unusual = [i for i,o in enumerate(names) if _is_unusual(o)]
+    _mend_windows(df, names, unusual, root)
+    for i in unusual: _check_name(df, names, i)
+
+def _mend_windows(df, names, unusual, root):
+    "Put `/` for the separators of Windows, with a warning"
     windows = [i for i in unusual if _of_windows(names[i], root)]
-    example = names[windows[0]] if windows else None
-    for i in windows: names[i] = names[i].replace('\\', '/')
-    for i in unusual:
-        why,advice = _name_error(names[i])
-        if why: raise ValueError(f"{names[i]!r} {why} ({places(df, [i])}): {advice}")
     if not windows: return
+    example = names[windows[0]]
+    for i in windows: names[i] = names[i].replace('\\', '/')
     warnings.warn(f"{len(windows)} file names of {_source(df)} have Windows's separators, such as {example}: "
                   "they are read with /", stacklevel=4)
+
+def _check_name(df, names, i):
+    "Raise for a name that no file here can have"
+    why,advice = _name_error(names[i])
+    if why: raise ValueError(f"{names[i]!r} {why} ({places(df, [i])}): {advice}")
 
 def _of_windows(name, root):
     "Has a name Windows's separators, on another system, where no file is called so?"
@@ -306,17 +324,22 @@ def split_table(
 
     Raises `ValueError` for a `valid_pct` outside (0, 1), or one so small that nothing is held out."""
     if not 0<valid_pct<1: raise ValueError(f"valid_pct must be between 0 and 1, got {valid_pct}")
+    is_valid = _held_out(table, valid_pct, seed)
+    if not is_valid.any():
+        raise ValueError(f"a share of {valid_pct} of {len(table)} images holds out none: add images, or a larger valid_pct")
+    _warn_of_noise(is_valid.sum(), len(table))
+    table = table.assign(is_valid=is_valid)
+    if 'probs' in table: table['probs'] = table['probs'].where(~is_valid, None)
+    return table
+
+def _held_out(table, valid_pct, seed):
+    "Which rows are held out: a share of each class that leaves it at least one row"
     rng = np.random.default_rng((seed,1))
     is_valid = np.zeros(len(table), bool)
     for rows in table.groupby('label', sort=True).indices.values():
         n = min(round(valid_pct*len(rows)), len(rows)-1)
         is_valid[rng.permutation(rows)[:n]] = True
-    if not is_valid.any():
-        raise ValueError(f"valid_pct={valid_pct} of {len(table)} images holds out none: add images, or a larger valid_pct")
-    _warn_of_noise(is_valid.sum(), len(table))
-    table = table.assign(is_valid=is_valid)
-    if 'probs' in table: table['probs'] = table['probs'].where(~is_valid, None)
-    return table
+    return is_valid
 
 def _warn_of_noise(n_valid, n):
     "Say that the labels which were held out are noisy, too"
