@@ -58,8 +58,8 @@ def _valid_rows(table):
 
 def _with_names(table, vocab):
     "`table` with labels as in `vocab`"
-    columns = table.columns.intersection(['label','true'])
-    labels = {c:_as_in_vocab(table[c], vocab) for c in columns}
+    labels = {}
+    for c in table.columns.intersection(['label','true']): labels[c] = _as_in_vocab(table[c], vocab)
     return table.assign(**labels)
 
 # %% ../../nbs/data/11_checks.ipynb #a9259f87
@@ -196,8 +196,9 @@ def _names_of(found, vocab):
     names = {str(o):o for o in vocab}
     ids = {str(i):o for i,o in enumerate(vocab)}
     texts = set(map(str, found))
-    only_ids = texts<=ids.keys() and texts.isdisjoint(names)
-    return ids if only_ids else names
+    are_ids = texts<=ids.keys()
+    are_names = not texts.isdisjoint(names)
+    return ids if are_ids and not are_names else names
 
 def _check_classes(table, is_valid, vocab):
     "Raise for labels outside `vocab`, and for classes in the validation set alone"
@@ -307,8 +308,9 @@ def _without_repeats(table, same):
     groups = repeated.groupby(same[in_groups], sort=False)
     for col,what in _one_per_image.items():
         if col in table: _check_one_value(table, groups, col, what)
-    n = again.sum()
-    name = table['file'][again].iloc[0]
+    left_out = table['file'][again]
+    n = len(left_out)
+    name = left_out.iloc[0]
     warnings.warn(f"{n} rows repeat an image that is listed before with the same label, such as {name}: "
                   "each image is used once", stacklevel=4)
     return table[~again]
@@ -342,8 +344,9 @@ def _differing(table, rows, col):
     names = ' = '.join(dict.fromkeys(files))
     if col=='probs': return names
     rows = rows.drop_duplicates(col)
+    values = zip(rows.index, rows[col])
     where = 'line' if table.index.name=='line' else 'row'
-    said = [f"{o!r} in {where} {i}" for i,o in zip(rows.index, rows[col])]
+    said = [f"{o!r} in {where} {i}" for i,o in values]
     source = table.attrs.get('file', 'the table')
     return f"{names} ({first_few(said)} of {source})"
 
