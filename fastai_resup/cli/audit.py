@@ -176,7 +176,7 @@ def image_table(data, settings, format='auto', **kwargs):
     data = complete_name(data)
     given = {k:v for k,v in kwargs.items() if v is not None}
     if not _is_same(data, settings.get('path')):
-        table,_ = read_table(data, format, **given)
+        table,_ = read_table(data, format, seed=None, **given)
         return table
     if format=='auto': format = settings.get('format', 'auto')
     return _training_table(data, settings, find_format(data, format, settings.get('scheme')), given)

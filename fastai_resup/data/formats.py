@@ -36,7 +36,7 @@ class FormatError(ValueError):
 def read_table(
     path:str|Path, # Folder or file
     format:str='auto', # Name of a form in `formats`, or 'auto'
-    seed:int=0, # Of the split, where there is no validation part
+    seed:int|None=0, # Of the split, where there is no validation part; `None`: no split, all images are for training
     **args # Extra arguments of the form, see `formats`; None counts as not given
 )->tuple: # Table (complete names in `file`, `label`, `is_valid` and, where known, `true` and `probs`), and class names
     """The labels of images in any form, as a checked table. Images of a folder must be there, those of a csv file or label list needn't.
@@ -49,8 +49,9 @@ def read_table(
     _check_args(format, args)
     table,vocab = formats[format].table(path, **args)
     table = check_table(table, vocab, files=path.is_dir())
-    if 'is_valid' not in table:
-        table = split_table(table, args.get('valid_pct', 0.2), seed)
+    if 'is_valid' in table: return table,list(vocab)
+    if seed is None: table = table.assign(is_valid=False)
+    else: table = split_table(table, args.get('valid_pct', 0.2), seed)
     return table,list(vocab)
 
 def _check_args(format, given):
