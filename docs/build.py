@@ -3,7 +3,7 @@
     python docs/build.py                        the site, in docs/_build/html
     python docs/build.py --only 'tutorials/02*' the same, but only these notebooks are executed; others show what they gave last, or no outputs
     python docs/build.py --readme               README.md from nbs/index.ipynb, and nothing else"""
-import argparse, hashlib, importlib.metadata, os, shutil, subprocess, sys, time
+import argparse, hashlib, importlib.metadata, multiprocessing, os, shutil, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from configparser import ConfigParser
 from fnmatch import fnmatch
@@ -60,15 +60,32 @@ def run_notebook(
     write_nb(nb, dest)
     return ''
 
+FORKS = multiprocessing.get_context('forkserver')
+FORKS.set_forkserver_preload(['fastai.vision.all', 'matplotlib.pyplot', 'execnb.shell']) # imported once for all notebooks
+
+def run_logged(
+    src:Path, # A notebook, in a folder of copies
+    dest:Path, # File for the executed one
+    log:Path, # File for all that the process prints
+):
+    "`run_notebook`, then the end of the process, with 1 where a cell failed"
+    fd = os.open(log, os.O_CREAT|os.O_WRONLY)
+    for stream in (1,2): os.dup2(fd, stream)
+    sys.exit(run_notebook(src, dest) or 0)
+
 def run_apart(
     src:Path, # A notebook, in a folder of copies
     dest:Path, # File for the executed one
 )->tuple: # Seconds, and what went wrong ('' for nothing)
     "`run_notebook` in a process of its own; one that dies is told with its exit code"
-    start = time.time()
-    run = subprocess.run([sys.executable, __file__, '--run', str(src), str(dest)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
-    if run.returncode: return time.time()-start, run.stdout if run.returncode==1 else f'{src.name}: its process ended with {run.returncode}\n{run.stdout[-2000:]}'
-    return time.time()-start, ''
+    start,log = time.time(),dest.with_suffix('.log')
+    process = FORKS.Process(target=run_logged, args=(src,dest,log))
+    process.start()
+    process.join()
+    printed = log.read_text(encoding='utf-8', errors='replace') if log.exists() else ''
+    log.unlink(missing_ok=True)
+    died = f'{src.name}: its process ended with {process.exitcode}\n{printed[-2000:]}'
+    return time.time()-start, {0:'', 1:printed}.get(process.exitcode, died)
 
 def copies(
     paths, # Notebooks
@@ -243,12 +260,10 @@ def sphinx(
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--readme', action='store_true', help='write README.md')
-    ap.add_argument('--run', nargs=2, metavar=('NOTEBOOK','OUT'), help='execute one notebook, and nothing else')
     ap.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1), help='notebooks to execute at a time')
     ap.add_argument('--only', nargs='+', metavar='PATTERN', help="execute only notebooks below nbs/ that are called so, such as 'tutorials/02*'")
     args = ap.parse_args()
     if args.readme: return (ROOT/'README.md').write_text(readme_text(), encoding='utf-8')
-    if args.run: sys.exit(run_notebook(*map(Path, args.run)) or 0)
     os.environ.update(MPLBACKEND='module://matplotlib_inline.backend_inline', IN_TEST='1', COLUMNS='88', PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     sys.path.insert(0, str(ROOT))
