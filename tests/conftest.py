@@ -10,6 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+LONG = ['test_workers','test_loop','test_checkpoint','test_cli','test_decisions','test_benchmarks','test_distributed'] # files of minutes
+
+def pytest_collection_modifyitems(items):
+    "Long files first, so that no process waits for another at the end of `pytest -n 2 --dist loadfile --no-loadscope-reorder`"
+    items.sort(key=lambda o: o.path.stem not in LONG)
+
 @pytest.fixture(scope='session')
 def build():
     "docs/build.py as a module"
