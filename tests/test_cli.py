@@ -232,7 +232,7 @@ def test_interrupts_in_a_process(faces, tmp_path):
         p.send_signal(s)
         _,err = p.communicate(timeout=60)
         assert p.returncode==codes[s] and 'Traceback' not in err
-        assert list((tmp_path/s.name).iterdir())==[]
+        assert not (tmp_path/s.name).exists() # which the command had made
 
 @pytest.mark.parametrize('sig,error', [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_swallowed_interrupt_is_raised_again(sig, error, faces):

@@ -65,7 +65,7 @@ class FERDataLoaders(ImageDataLoaders):
         """A `DataLoader` of other images, in their order and not augmented.
 
         Raises `TypeError` for what is no list of images, and `ValueError` where there is none, or where one has no label."""
-        check_options(kwargs, _parameters(TfmdDL.__init__))
+        check_options(kwargs, {*_parameters(TfmdDL.__init__), 'process'}) # which fastai's `Interpretation` gives to any
         if FERItem in self.valid_ds.tls[0].types:
             test_items = test_list(test_items)
             if with_labels: test_items = self._labelled(test_items)
