@@ -293,7 +293,10 @@ def _same_files(files, stats):
     again = stats[stats.duplicated(['dev','ino'], keep=False)]
     for i,_,dev,ino,links in again.itertuples():
         linked = links>1 and ino  # an inode alone is not enough: some network file systems make them up
-        key = '' if linked else _name_key(os.path.realpath(files[i]))
+        key = ''
+        if not linked:
+            real = os.path.realpath(files[i])
+            key = _name_key(real)
         same[i] = first.setdefault((dev,ino,key), i)
     return same
 
@@ -374,7 +377,8 @@ def _are_soft_labels(probs, ids):
     "Which rows of `probs` are probabilities, the largest that of the class in `ids`"
     given = probs[np.arange(len(probs)),ids]
     not_negative = (probs>=0).all(1)
-    sums_to_1 = abs(probs.sum(1)-1)<1e-4
+    sums = probs.sum(1)
+    sums_to_1 = abs(sums-1)<1e-4
     is_largest = given==probs.max(1)
     return not_negative & sums_to_1 & is_largest
 
