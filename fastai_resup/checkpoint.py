@@ -238,10 +238,15 @@ def _plain_value(
     "One value in a plain type"
     if o is None or type(o) in (bool, int, float, str): return o
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
-    if isinstance(o, np.ndarray) and o.dtype!=object: return torch.from_numpy(o.copy())
+    if isinstance(o, np.ndarray) and o.dtype!=object: return _as_tensor(o)
     if isinstance(o, np.generic): return o.item()
     if isinstance(o, Path): return str(o)
     raise TypeError(f'a checkpoint holds tensors, numbers and strings, and {name} is a {type(o).__name__}')
+
+def _as_tensor(array):
+    "A copy as a tensor; unsigned numbers become int64, as PyTorch 2.3 can't save them"
+    is_unsigned = array.dtype.kind=='u' and array.itemsize>1
+    return torch.from_numpy(array.astype(np.int64) if is_unsigned else array.copy())
 
 # %% ../nbs/09_checkpoint.ipynb #00000047
 def learner_state(
@@ -363,7 +368,7 @@ def restore_random_states(
     "Go on with the same random numbers"
     main = dict(state['main'])
     kind,key,*rest = main['numpy_state']
-    main['numpy_state'] = kind,np.asarray(key),*rest
+    main['numpy_state'] = kind,np.asarray(key, dtype=np.uint32),*rest
     set_random_states(**main)
     for dl,o in zip(dls.loaders, state['loaders']):
         if o is None: continue
