@@ -244,7 +244,7 @@ def _plain_value(
     raise TypeError(f'a checkpoint holds tensors, numbers and strings, and {name} is a {type(o).__name__}')
 
 def _as_tensor(array):
-    "A copy as a tensor; unsigned numbers become int64, as PyTorch 2.3 can't save them"
+    "A copy as a tensor; unsigned numbers become int64, whose types PyTorch has only in part"
     is_unsigned = array.dtype.kind=='u' and array.itemsize>1
     return torch.from_numpy(array.astype(np.int64) if is_unsigned else array.copy())
 

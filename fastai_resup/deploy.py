@@ -8,7 +8,7 @@ Docs: https://owner.github.io/fastai_resup/deploy.html.md"""
 __all__ = ['to_onnx', 'ProbabilityModel']
 
 # %% ../nbs/11_deploy.ipynb #a0000004
-import inspect, json
+import json
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -154,7 +154,7 @@ def to_onnx(
 )->Path: # `f`
     """Write an ONNX file: input `images` (B, 3, H, W) in [0, 1], output `probabilities` (B, K); B is free. All or nothing.
 
-    Raises ModuleNotFoundError naming the extra, ImportError for a PyTorch before 2.5, TypeError for other tasks than
+    Raises ModuleNotFoundError naming the extra, TypeError for other tasks than
     classification, RuntimeError where the check fails, OSError where `f` can't be written."""
     for name in ('onnx','onnxscript'): _need(name, _install_onnx)
     model = _probabilities(learn)
@@ -224,9 +224,7 @@ def _onnx_program(
     model:nn.Module, # Images to probabilities
     shape:tuple, # (C, H, W)
 ): # PyTorch's `ONNXProgram`
-    "The graph of a model, for any number of images; raises ImportError for a PyTorch before 2.5"
-    if 'dynamo' not in inspect.signature(torch.onnx.export).parameters:
-        raise ImportError(f'to_onnx needs PyTorch 2.5 or newer, and this is {torch.__version__}')
+    "The graph of a model, for any number of images"
     images = torch.rand(2, *shape)
     any_number = dict(images={0:torch.export.Dim('batch', min=1)})
     names = dict(input_names=['images'], output_names=['probabilities'])

@@ -18,6 +18,7 @@ import tempfile
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+import numpy as np
 import pandas as pd
 
 # %% ../nbs/07_files.ipynb #00000006
@@ -102,6 +103,22 @@ def text_column(
 )->pd.Series: # The same objects, dtype object
     "A column of names, whatever bytes are in them"
     return pd.Series(list(values), index, dtype=object)
+
+def numbered(
+    values, # Anything hashable, such as names of files or rows of a table
+)->tuple: # The number of each value, shape (N,), and the different values in their order, a list
+    "Values as numbers, the same for the same value; `pd.factorize` before pandas 3 takes all names that aren't UTF-8 for one"
+    first = {}
+    ids = [first.setdefault(o, len(first)) for o in values]
+    return np.array(ids, dtype=int),list(first)
+
+def repeated_rows(
+    df:pd.DataFrame, # Any table of hashable values
+)->np.ndarray: # Shape (N,)
+    "Which rows say the same as one before them"
+    columns = [df[c].to_numpy(dtype=object).tolist() for c in df]
+    ids,_ = numbered(zip(*columns))
+    return pd.Series(ids).duplicated().to_numpy()
 
 # %% ../nbs/07_files.ipynb #00000014
 def csv_text(

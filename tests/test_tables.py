@@ -286,3 +286,19 @@ def test_normal_calls_warn_of_nothing(images):
     table = pd.DataFrame(dict(file=names, label=labels, is_valid=df['held_out']))
     NoiseManifest.from_table(table, classes, rate=0.3).save(images/'noise.csv')
     NoiseManifest.read(images/'noise.csv').table(images)
+
+def test_names_that_are_not_utf8(tmp_path):
+    "Each file is one of its own, which pandas before version 3 doesn't see; a class name like that is refused"
+    odd = os.fsdecode(b'caf\xe9')
+    if odd.isprintable(): pytest.skip('names are text here')
+    files = [tmp_path/f'{odd}{i}.png' for i in range(8)]
+    for i,f in enumerate(files): Image.new('RGB', (8,8), (i,0,0)).save(f)
+    df = pd.DataFrame(dict(file=files, label=['a','b']*4, is_valid=[False]*4+[True]*4))
+    dls = FERDataLoaders.from_df(df, tmp_path, valid_col='is_valid', img_size=8, bs=2, num_workers=0)
+    assert list(dls.train_files)==files[:4] and len(dls.valid_ds)==4
+    with pytest.raises(ValueError, match=r"the class name 'caf\\udce9' of .* is not UTF-8: save the file as UTF-8"):
+        FERDataLoaders.from_df(df.assign(label=pd.Series([odd,'b']*4, dtype=object)), tmp_path, valid_col='is_valid', img_size=8, bs=2, num_workers=0)
+
+def test_latin_1_labels_and_folders_are_refused(tmp_path):
+    (tmp_path/'labels.csv').write_bytes(b'file,label\n0.png,caf\xe9\n1.png,th\xe9\n')
+    with pytest.raises(ValueError, match=r"of .*labels.csv is not UTF-8: save the file as UTF-8"): FERDataLoaders.from_csv(tmp_path)

@@ -20,7 +20,7 @@ from fastai.torch_core import defaults
 from .decisions import AuditedLabels, class_text, short_name
 from .table import LabelAudit
 from ..data.images import upright
-from ..files import new_folder
+from ..files import new_folder, repeated_rows
 
 # %% ../../nbs/audit/06_page.ipynb #00000055
 @patch
@@ -38,7 +38,8 @@ def to_html(self:LabelAudit,
     Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with `overwrite`, a
     former page, and ValueError for an audit without images, a file with two labels, or a class that is missing from
     `classes`. A file that is there twice with one label is shown once."""
-    df = self.suspects(None).drop_duplicates(['file','label'])[:n]
+    df = self.suspects(None)
+    df = df[~repeated_rows(df[['file','label']])][:n]
     if not len(df): raise ValueError('the audit has no images')
     if classes is None: classes = self.vocab
     page_data(df, classes) # its errors come before the work

@@ -18,6 +18,7 @@ from .table import LabelAudit
 from ..data.ferplus import ferplus_votes, vote_disagreement
 from ..data.names import match_files
 from ..data.tables import first_few
+from ..files import repeated_rows
 
 # %% ../../nbs/audit/04_votes.ipynb #00000031
 @patch
@@ -52,7 +53,7 @@ def _votes_for(df, votes):
 
 def _unrepeated(votes):
     "Votes without rows that are there already, and a warning that counts these"
-    again = votes.duplicated()
+    again = repeated_rows(votes)
     if again.any(): warnings.warn(f"{again.sum()} rows of votes are repeated, and count once: {first_few(votes['file'][again])}")
     return votes[~again].reset_index(drop=True)
 

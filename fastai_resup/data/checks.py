@@ -19,7 +19,7 @@ from itertools import chain, compress
 import numpy as np
 import pandas as pd
 from .tables import as_flags, column_list, first_few, places
-from ..files import text_column
+from ..files import numbered, text_column
 
 # %% ../../nbs/data/11_checks.ipynb #6ea12b92
 def check_table(
@@ -95,7 +95,16 @@ def _found_names(table):
     if 'true' in table:
         others = table['true'].dropna()
         names.update(dict.fromkeys(others, 0))
+    for o in names: _check_text(o, table)
     return names
+
+def _check_text(name, table):
+    "Raise for a class name that isn't UTF-8: no page, file or notebook could show it"
+    try: str(name).encode()
+    except UnicodeEncodeError:
+        source = table.attrs.get('file', 'the table')
+        what = f"the class name {name!a} of {source} is not UTF-8"
+        raise ValueError(f"{what}: save the file as UTF-8, or rename the class's folder") from None
 
 def _check_none(table, missing):
     "Raise where any row of `table` is `missing` its label"
@@ -246,9 +255,8 @@ def _same_rows(table, files):
     "For each row the number of its image, the same for all rows of one file; looks at the disk where `files` is true"
     names = map(os.fspath, column_list(table['file']))
     if not files: names = map(os.path.abspath, names)
-    same,unique = pd.factorize(text_column(names))
+    same,unique = numbered(names)
     if not files: return same
-    unique = unique.tolist()
     return _same_files(unique, _check_files(unique))[same]
 
 def _check_files(files):

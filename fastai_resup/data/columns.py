@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from fastai.data.transforms import image_extensions
 from .folders import part_of
-from .tables import first_few, label_csv, one_hot_columns
+from .tables import column_list, first_few, label_csv, one_hot_columns
 from ..files import csv_rows
 
 # %% ../../nbs/data/13_columns.ipynb #643c4d0f
@@ -135,7 +135,7 @@ def split_rows(
 def _parts(df, col):
     "The part of each row, `None` where the column doesn't hold names of parts"
     if col not in df: return None
-    names = {o:part_of(str(o)) for o in df[col].unique()}
+    names = {o:part_of(str(o)) for o in column_list(df[col])}
     return None if None in names.values() else df[col].map(names)
 
 def _say_unread(df, unread):

@@ -15,7 +15,7 @@ from fastcore.all import delegates, patch
 from .columns import column_key
 from .loaders import FERDataLoaders
 from .tables import fer_table
-from ..files import read_csv
+from ..files import read_csv, repeated_rows
 
 # %% ../../nbs/data/05_ferplus.ipynb #00000050
 @patch(cls_method=True)
@@ -237,8 +237,12 @@ def ferplus_table(
     df['is_valid'] = df['split']==valid
     if soft:
         df['probs'] = list(ferplus_probs(df, n_classes))
-    df = df[df['label'].isin(vocab)].drop_duplicates(['file','label'])
+    df = _each_once(df[df['label'].isin(vocab)])
     table = fer_table(df, path, 'file', 'label', 'is_valid')
     if soft:
         table['probs'] = df['probs'].array
     return table,vocab
+
+def _each_once(df):
+    "The first row of each image and label"
+    return df[~repeated_rows(df[['file','label']])]

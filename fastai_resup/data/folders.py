@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
 from fastai.data.transforms import image_extensions
-from .tables import first_few
+from .tables import column_list, first_few
 
 # %% ../../nbs/data/10_folders.ipynb #faa4bcf7
 def folder_table(
@@ -51,7 +51,7 @@ def read_parts(
 
 def _named_alike(table, train):
     "`table` with the class names of `train`, where they differ in capitals or blanks only (Train/Anger, Test/anger)"
-    names = {_plain(o):o for o in train['label'].unique()}
+    names = {_plain(o):o for o in column_list(train['label'])}
     known = set(names.values())
     def alike(name): return name if name in known else names.get(_plain(name), name)
     return table.assign(label=table['label'].map(alike))

@@ -26,7 +26,7 @@ from .noise import noise_models, noise_report
 from .rafdb import LabelListError, rafdb_classes, rafdb_file
 from .tables import first_few, to_split
 from ..files import (csv_rows, guard_formula, leaves_folder, links_outside,
-    save_text, text_column, unguard_formula)
+    repeated_rows, save_text, text_column, unguard_formula)
 
 # %% ../../nbs/data/09_manifest.ipynb #0000003c
 class ManifestError(ValueError):
@@ -215,7 +215,7 @@ def _named(files, root):
 
 def _unrepeated(rows):
     "Rows without those that are there already, and a warning that counts these"
-    again = rows.duplicated()
+    again = repeated_rows(rows)
     if again.any(): warnings.warn(f"{again.sum()} rows are repeated, and count once: {first_few(rows.file[again])}")
     return rows[~again]
 
