@@ -16,13 +16,17 @@ EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_c
 arguments, `--schedule fine_tune:lr_mult=2`), the figures of the LAST epoch. A run is one process and one row of `--out`, written when it
 is finished and not run again unless `--again` is given. `methods.py` has the methods, `report.py` grid and tables."""
 import argparse, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import fine_tune, fit_one_cycle # learn.fine_tune and learn.fit_one_cycle
 from fastai.torch_core import set_seed, tensor
+from fastcore.foundation import L
 from fastai_resup.audit.ranking import auroc_within_classes
 from fastai_resup.audit.table import LabelAudit
 from fastai_resup.data.ferplus import ferplus_classes, read_ferplus_votes
@@ -33,7 +37,7 @@ from fastai_resup.losses import similarity
 from fastai_resup.mixture import auroc
 from fastai_resup.models import log_mean_prob
 from fastai_resup.networks import speed_up_cpu
-from fastai_resup.passes import ordered_pass
+from fastai_resup.passes import keep_order, ordered_pass
 from methods import make_cbs, make_pair, parse
 from report import estimate, grid, keys, plots, read_runs, tables
 
@@ -146,11 +150,35 @@ def score(learn):
     "Everything a row needs, after the last epoch"
     return {**accuracies(learn), **judgement(learn)}
 
-def keep_outputs(learn, f):
+class Trace(Callback):
+    "Keep what both networks said of each training image in every epoch: `logits`, a list of (2, N, K), float16, NaN where one wasn't seen"
+    order,run_valid = MixedPrecision.order+2,False # after the methods
+
+    def before_fit(self):
+        "Start anew"
+        self.logits = []
+
+    def before_train(self):
+        "Begin an epoch"
+        shape = 2,len(self.dls.train_ds),len(self.dls.vocab)
+        self.logits.append(np.full(shape, np.nan, np.float16))
+        self.ids = keep_order(self.dl)
+
+    def after_loss(self):
+        "Keep a batch"
+        z = torch.stack([o.detach() for o in self.pred])
+        self.logits[-1][:,self.ids(self.iter, len(self.y))] = z.half().numpy()
+
+    def after_fit(self):
+        "Let go of the data"
+        self.ids = None
+
+def keep_outputs(learn, f, trace):
     """What the networks predict, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true
-    ids; with a mixture p(clean) (2, N), the similarities of the last three refits (3, 2, N) and the estimated noise rate of every refit"""
+    ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N), the similarities of the last three refits
+    (3, 2, N) and the estimated noise rate of every refit"""
     dls,z = learn.dls,logits(learn)
-    arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_ids(dls))
+    arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_ids(dls), trace=trace.logits)
     weights = learn.model.weight_function(exact=True)
     if weights is not None:
         arrays['p_clean'] = weights(similarity(z, dls.train_targs))
@@ -178,9 +206,11 @@ def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None):
     set_seed(seed, reproducible=True)
     learn = make_pair(make_dls(path, seed, split, noise, n=n), method)
     speed_up_cpu(learn.model)
-    res = dict(train_s=train(learn, schedule, epochs, make_cbs(method)), peak_mb=peak_mb())
+    trace = Trace()
+    cbs = [*L(make_cbs(method)), *[trace]*bool(keep)]
+    res = dict(train_s=train(learn, schedule, epochs, cbs), peak_mb=peak_mb())
     res.update(score(learn))
-    if keep: keep_outputs(learn, keep)
+    if keep: keep_outputs(learn, keep, trace)
     last5 = [float(o[2]) for o in learn.recorder.values[-5:]]
     return {**res, 'acc_ensemble_last5':statistics.fmean(last5)}
 
@@ -226,7 +256,8 @@ def add_row(out, row):
 
 def plan_runs(a, runs):
     "The runs that the command line is for, without those that are in the csv already"
-    if a.methods:
+    if a.queue: plan = read_queue(a.queue)
+    elif a.methods:
         seeds = a.seeds or ([10] if a.short else [10,11,12])
         order = [(m,o,s) for o in a.noise or ['sym30'] for s in seeds for m in a.methods]
         plan = [dict(method=m, schedule=a.schedule, epochs=a.epochs, noise=o, seed=s, split=a.split or 'dev') for m,o,s in order]
@@ -234,11 +265,46 @@ def plan_runs(a, runs):
     done = set(map(tuple, runs[keys].astype(str).values))
     return [o for o in plan if a.again or tuple(map(str, o.values())) not in done]
 
-def run_row(path, plan, at, keep, n):
+def read_queue(f):
+    """The runs of a queue, a text file; the first line comes first, what follows # is a remark:
+
+        resup:head=linear votes3,sym30 10,11 dev                    methods, noises, seeds and splits
+        plain:head=linear votes3 20-31 valid fit_one_cycle 3        and schedule and epochs"""
+    text = [o.partition('#')[0].split() for o in Path(f).read_text(encoding='utf-8').splitlines()]
+    return [run for o in text if o for run in queued(*o)]
+
+def queued(method, noises, seeds, split='dev', schedule='fit_one_cycle', epochs=8):
+    "The runs of one line"
+    def runs(seed, noise): return dict(method=method, schedule=schedule, epochs=int(epochs), noise=noise, seed=seed, split=split)
+    return [runs(s, n) for s in numbers(seeds) for n in noises.split(',')]
+
+def numbers(s):
+    "Numbers of '10,12' or '20-31'"
+    ends = [list(map(int, o.split('-'))) for o in s.split(',')]
+    return [n for o in ends for n in range(o[0], o[-1]+1)]
+
+def work(a, path):
+    "Run what is planned, `a.lanes` at a time; a queue may change meanwhile"
+    lock,begun = threading.Lock(),[]
+    def next_run():
+        with lock:
+            left = [o for o in plan_runs(a, read_runs(a.out)) if o not in begun]
+            begun.extend(left[:1])
+            return left[:1]
+    def lane():
+        while run := next_run():
+            row = run_row(path, run[0], a.keep, a.short)
+            with lock: add_row(a.out, row)
+            print(pd.Series(row).to_string(), flush=True)
+    with ThreadPoolExecutor(a.lanes) as pool:
+        for o in [pool.submit(lane) for _ in range(a.lanes)]: o.result()
+
+def run_row(path, plan, keep, n):
     "The row of one run"
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
         keep = keep/('-'.join(map(str, plan.values())).replace(':', '_')+'.npz')
+    at = commit()
     res = run_alone(path=path, **plan, keep=keep, n=n)
     rounded = {k:round(v, 5) if isinstance(v, float) else v for k,v in res.items()}
     return {**plan, **rounded, 'commit':at, 'threads':torch.get_num_threads()}
@@ -258,6 +324,8 @@ def arguments():
     p.add_argument('--out', type=Path, default=here/'ferplus_mini_runs.csv')
     p.add_argument('--keep', type=Path,
                    help='folder for the predictions of each pair after training, an npz a run, to compare rankings without training again')
+    p.add_argument('--queue', type=Path, help='text file of runs in place of --methods, see `read_queue`; it is read again before each run')
+    p.add_argument('--lanes', type=int, default=1, help='runs at a time, each with OMP_NUM_THREADS threads (1)')
     p.add_argument('--again', action='store_true', help='run what is in --out already, and put the new row in its place')
     p.add_argument('--dry-run', action='store_true', help='say what would be run, and about how long that takes')
     p.add_argument('--short', nargs='?', type=int, const=1000, metavar='N',
@@ -281,11 +349,8 @@ def main():
     how_long = '' if a.short else estimate(plan, runs)
     print(f'{len(plan)} runs to do{how_long}', *[' '.join(map(str, o.values())) for o in plan], sep='\n', flush=True)
     if a.dry_run: return
-    path,at = read_data(a.data),commit()
-    for o in plan:
-        row = run_row(path, o, at, a.keep, a.short)
-        add_row(a.out, row)
-        print(pd.Series(row).to_string(), flush=True)
+    path = read_data(a.data)
+    work(a, path)
     if a.short: print(tables(read_runs(a.out)))
 
 if __name__=='__main__': main()
