@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai_resup.callbacks import MixtureRefit, ReSup
 from fastai_resup.learner import resup_learner
 from fastai_resup.losses import WeightedLoss, gce_loss, hard_targs, sce_loss
-from fastai_resup.mixture import BetaMixture, clean_lookup
+from fastai_resup.mixture import BetaMixture, clean_lookup, mean_by_class
 from fastai_resup.networks import lite_names
 from fastai_resup.peers import Peer, peers
 
@@ -50,14 +50,41 @@ def given_prob(logits, y):
     ids = y.as_subclass(Tensor).expand(p.shape[:-1])
     return p.gather(-1, ids[...,None])[...,0]
 
+def class_shifts(p, given, k, shrink=20):
+    """What the log-odds of p(clean), (2, N), gain by class, (2, K): EM for each class's own share of the clean component, shared densities
+
+    `shrink` labels with the share of all are added to each class"""
+    counts = given>=0
+    p,given = p[:,counts].double().clamp(1e-4, 1-1e-4),given[counts]
+    odds,n = p.logit(),torch.bincount(given, minlength=k)
+    share = overall = p.mean(1, keepdim=True)
+    for _ in range(100):
+        post = (odds + (share.logit()-overall.logit()).expand(2, k)[:,given]).sigmoid()
+        overall_now = post.mean(1, keepdim=True)
+        share = (p.new_zeros(2, k).index_add(1, given, post) + shrink*overall_now)/(n+shrink)
+    return (share.logit()-overall.logit()).float()
+
+def level_shifts(p, given, levels):
+    "What the log-odds of p(clean), (2, N), have to gain by class, (2, K), for the mean p(clean) of class c to become `levels[c]`"
+    counts = given>=0
+    p,given = p[:,counts].double().clamp(1e-4, 1-1e-4),given[counts]
+    k = len(levels)
+    low,high = p.new_full((2,k), -15),p.new_full((2,k), 15)
+    for _ in range(50):
+        middle = (low+high)/2
+        is_low = mean_by_class((p.logit() + middle[:,given]).sigmoid(), given, k)<levels
+        low,high = middle.where(is_low, low),high.where(is_low, middle)
+    return middle.float()
+
 class AblatedLoss(WeightedLoss):
-    "`WeightedLoss` by another judgement of the labels, or by each network's own"
-    def __init__(self, judge, own, **kwargs):
+    "`WeightedLoss` by another judgement of the labels, by each network's own, or with log-odds shifted by class"
+    def __init__(self, judge, own, shifts=None, **kwargs):
         super().__init__(**kwargs)
-        self.judge,self.own = judge,own
+        self.judge,self.own,self.shifts = judge,own,shifts
 
     def weights(self, pair, targ):
         w = self.weight_function(self.judge(pair, targ))
+        if self.shifts is not None: w = (w.logit() + self.shifts[:,hard_targs(targ)]).sigmoid()
         if self.balance is not None: w = w*self.balance[:,hard_targs(targ)]
         return w.flip(0) if self.own else w
 
@@ -65,11 +92,13 @@ class Ablation(ReSup):
     """`ReSup` with a part exchanged
 
     `swap=0`: each network's loss is weighted by its own p(clean). `judge='loss'`: mixtures of the given label's probability, which says
-    what the loss says, in place of the similarity. `mirror=1`: network 1 sees the images mirrored in training."""
-    def __init__(self, swap=1, judge='similarity', mirror=0, **kwargs):
+    what the loss says, in place of the similarity. `mirror=1`: network 1 sees the images mirrored in training. `classes=1`: each class has
+    its own share of the clean component; `classes=true`: the level of each is the true one. `memory=8`: the mean similarity of so many epochs judges, not that of the batch alone."""
+    def __init__(self, swap=1, judge='similarity', mirror=0, classes=0, memory=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
-        self.swap,self.judge,self.mirror = swap,judge,mirror
+        self.swap,self.judge,self.mirror,self.classes,self.memory = swap,judge,mirror,classes,memory
+        self.past,self.n_past = None,0
 
     def before_fit(self):
         super().before_fit()
@@ -81,12 +110,29 @@ class Ablation(ReSup):
         if self.mirror: self.hook.remove()
 
     def similarity(self, pair, targ):
-        if self.judge=='similarity': return super().similarity(pair, targ)
-        return given_prob(torch.stack(tuple(pair)), targ)
+        if self.judge!='similarity': return given_prob(torch.stack(tuple(pair)), targ)
+        now = super().similarity(pair, targ)
+        if not self.n_past or not self.model.training: return now
+        past = self.past[:,self.seen.ids(self.iter, len(targ))]
+        return torch.lerp(now, past.where(past.isfinite(), now), self.n_past/(self.n_past+1))
+
+    def fit_mixtures(self, sims, given):
+        super().fit_mixtures(sims, given)
+        if self.memory: self.past,self.n_past = sims,min(self.n_past+1, self.memory-1)
+        if not self.classes: return
+        p = self.model.weight_function()(sims)
+        self.shifts = self.shifts_by_class(p, given)
+        self.model.clean_by_class = mean_by_class((p.logit() + self.shifts[:,given.clamp(min=0)]).sigmoid(), given, len(self.dls.vocab))
+
+    def shifts_by_class(self, p, given):
+        k = len(self.dls.vocab)
+        if self.classes!='true': return class_shifts(p, given, k)
+        is_clean = (self.dls.true_targs==self.dls.train_targs).double().expand(2, -1)
+        return level_shifts(p, given, mean_by_class(is_clean, self.dls.train_targs, k)[0].clamp(0.02, 0.98))
 
     def weighted_loss(self):
         usual = super().weighted_loss()
-        return AblatedLoss(self.similarity, not self.swap, **vars(usual))
+        return AblatedLoss(self.similarity, not self.swap, self.shifts if self.classes else None, **vars(usual))
 
 base_losses = dict(ce=None, gce=gce_loss, sce=sce_loss)
 
@@ -101,7 +147,7 @@ def make_cbs(method):
     Beside the arguments of its callback a method takes `arch` and `head`, which are `make_pair`'s. `audit=1` lets a `MixtureRefit` watch a
     method that has none, so that `LabelAudit` can judge its labels. For `ReSup`: `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the
     number that belongs to the last two, `max_iter` is the mixture's, `estimator=gaussian` is scikit-learn's mixture, `rise` is the
-    lookup's, `monotone=0` takes the posterior as it is; `swap`, `judge` and `mirror` are `Ablation`'s."""
+    lookup's, `monotone=0` takes the posterior as it is; `swap`, `judge`, `mirror`, `classes` and `memory` are `Ablation`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
     watched = kwargs.pop('audit', 0)
@@ -113,7 +159,7 @@ def _make_cb(name, kwargs):
     if name=='truth': return Truth(**kwargs)
     if name not in ('resup','reference'): return peers[name](**kwargs)
     if name=='reference': kwargs['preset'] = 'reference'
-    kind = Ablation if {'swap','judge','mirror'} & set(kwargs) else ReSup
+    kind = Ablation if {'swap','judge','mirror','classes','memory'} & set(kwargs) else ReSup
     return kind(**_base_loss(_mixture(kwargs)))
 
 def _mixture(kwargs):
