@@ -15,20 +15,20 @@ the seed: natural noise. `clean` has the true labels. Choices are made on `dev` 
 EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`, or that with other
 arguments, `--schedule fine_tune:lr_mult=2`), the figures of the LAST epoch. A run is one process and one row of `--out`, written when it
 is finished and not run again unless `--again` is given. `methods.py` has the methods, `report.py` grid and tables."""
-import argparse, multiprocessing, os, re, statistics, subprocess, tarfile, tempfile, threading, time
+import argparse, multiprocessing, os, re, subprocess, tarfile, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import fine_tune, fit_one_cycle # learn.fine_tune and learn.fit_one_cycle
 from fastai.torch_core import set_seed, tensor
 from fastcore.foundation import L
 from fastai_resup.audit.ranking import auroc_within_classes
-from fastai_resup.audit.table import LabelAudit
+from fastai_resup.audit.table import combine_p_clean
 from fastai_resup.data.ferplus import ferplus_classes, read_ferplus_votes
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.data.noise import pair_noise, symmetric_noise
@@ -117,18 +117,22 @@ def judged(learn, sim):
     weights = learn.model.weight_function(exact=True)
     return (sim,False) if weights is None else (weights(sim),True)
 
-def accuracies(learn):
-    "Of each network and of the ensemble, and the ensemble's class-mean accuracy, on the validation images"
-    z,y = logits(learn, learn.dls.valid),true_ids(learn.dls)
+def accuracies(z, y):
+    "Of each network and of the ensemble, and the ensemble's class-mean accuracy, by both networks' logits (2, N, K) and true ids"
     predicted = dict(acc_0=z[0], acc_1=z[1], acc_ensemble=log_mean_prob(z))
     hits = {k:(o.argmax(-1)==y).float() for k,o in predicted.items()}
     of_classes = torch.stack([hits['acc_ensemble'][y==c].mean() for c in y.unique()])
     return {**{k:o.mean().item() for k,o in hits.items()}, 'acc_class_mean':of_classes.mean().item()}
 
-def judgement(learn):
-    "How the training labels were judged"
+def audited(learn, p, sim):
+    "p(clean) as `LabelAudit` has it, from that of both networks and their similarities"
+    earlier = [o.double().numpy() for o,_ in learn.recent_similarities[-min(3, len(learn.refits)//2):]]
+    return combine_p_clean(p.numpy(), sim.double().numpy(), earlier)
+
+def judgement(learn, z):
+    "How the training labels were judged, by both networks' logits (2, N, K)"
     dls = learn.dls
-    z,given,true = logits(learn),dls.train_targs,dls.true_targs
+    given,true = dls.train_targs,dls.true_targs
     clean = given==true
     sim = getattr(learn, 'judge', similarity)(z, given)
     p,is_prob = judged(learn, sim)
@@ -138,17 +142,13 @@ def judgement(learn):
         res[name] = auroc(clean, mean)
         res[f'{name}_within'] = auroc_within_classes(clean, mean, given)
     has_audit = learn.model.has_mixture and not hasattr(learn, 'judge')
-    res['auroc_audit'] = auroc(clean, LabelAudit.from_learner(learn).df.p_clean) if has_audit else float('nan')
+    res['auroc_audit'] = auroc(clean, audited(learn, p, sim)) if has_audit else float('nan')
     classes = range(len(dls.vocab))
     share = tensor([clean[given==c].float().mean().nan_to_num(0.).item() for c in classes])
     res['auroc_class_alone'] = auroc(clean, share[given])
     res['noise_rate'] = (1-p.mean()).item() if is_prob else float('nan')
     weights = [f'{p.mean(0)[(given==c)&clean].mean():.3f}' for c in classes] if is_prob else []
     return {**res, 'weight_by_class':' '.join(weights)}
-
-def score(learn):
-    "Everything a row needs, after the last epoch"
-    return {**accuracies(learn), **judgement(learn)}
 
 class Trace(Callback):
     "Keep what both networks said of each training image in every epoch: `logits`, a list of (2, N, K), float16, NaN where one wasn't seen"
@@ -173,15 +173,23 @@ class Trace(Callback):
         "Let go of the data"
         self.ids = None
 
-def keep_outputs(learn, f, trace):
+class TrainAlone(Callback):
+    "Leave validation out: the last epoch alone counts, and its figures come afterwards"
+    run_train = False
+
+    def before_validate(self):
+        "Show no image"
+        raise CancelValidException
+
+def keep_outputs(learn, f, trace, train, valid):
     """What the networks predict, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true
     ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N), the similarities of the last three refits
     (3, 2, N) and the estimated noise rate of every refit"""
-    dls,z = learn.dls,logits(learn)
-    arrays = dict(train=z, valid=logits(learn, dls.valid), given=dls.train_targs, true=dls.true_targs, true_valid=true_ids(dls), trace=trace.logits)
+    dls = learn.dls
+    arrays = dict(train=train, valid=valid, given=dls.train_targs, true=dls.true_targs, true_valid=true_ids(dls), trace=trace.logits)
     weights = learn.model.weight_function(exact=True)
     if weights is not None:
-        arrays['p_clean'] = weights(similarity(z, dls.train_targs))
+        arrays['p_clean'] = weights(similarity(train, dls.train_targs))
         arrays['recent'] = torch.stack([s for s,_ in learn.record.recent])
         arrays['noise_rates'] = [o['noise_rate'] for o in learn.record.refits]
     np.savez_compressed(f, **{k:np.asarray(v) for k,v in arrays.items()})
@@ -207,12 +215,11 @@ def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None):
     learn = make_pair(make_dls(path, seed, split, noise, n=n), method)
     speed_up_cpu(learn.model)
     trace = Trace()
-    cbs = [*L(make_cbs(method)), *[trace]*bool(keep)]
+    cbs = [TrainAlone(), *L(make_cbs(method)), *[trace]*bool(keep)]
     res = dict(train_s=train(learn, schedule, epochs, cbs), peak_mb=peak_mb())
-    res.update(score(learn))
-    if keep: keep_outputs(learn, keep, trace)
-    last5 = [float(o[2]) for o in learn.recorder.values[-5:]]
-    return {**res, 'acc_ensemble_last5':statistics.fmean(last5)}
+    z,z_valid = logits(learn),logits(learn, learn.dls.valid)
+    if keep: keep_outputs(learn, keep, trace, z, z_valid)
+    return {**res, **accuracies(z_valid, true_ids(learn.dls)), **judgement(learn, z)}
 
 def schedule(s):
     "`s`, if it names one of the schedules"

@@ -41,7 +41,7 @@ columns = dict(
 
 def read_runs(f):
     "The rows of the csv `f`; none where it isn't there"
-    return pd.read_csv(f, dtype=dict(commit=str)) if Path(f).exists() else pd.DataFrame(columns=keys)
+    return pd.read_csv(f, dtype=dict(commit=str, threads='Int64')) if Path(f).exists() else pd.DataFrame(columns=keys)
 
 def setting(runs, split='valid', schedule='fit_one_cycle', epochs=8, noise=None):
     "The rows of one setting"
