@@ -12,8 +12,8 @@
 random. Other rates (`sym10`) and `pair30` (each class taken for the next) are drawn by `symmetric_noise` and `pair_noise` with the run's
 seed; `votes1` and `votes3` are what one of an image's ten voters said, or the first of three who disagrees with the majority, drawn by
 the seed: natural noise. `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with seeds 0 to 2 is for the grid. Every run:
-EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(7)`, or that with other
-arguments, `--schedule fine_tune:lr_mult=2`), the figures of the LAST epoch. A run is one process and one row of `--out`, written when it
+EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(8)`, or that with other
+arguments, `--schedule fine_tune:freeze_epochs=1,lr_mult=2`), the figures of the LAST epoch. A run is one process and one row of `--out`, written when it
 is finished and not run again unless `--again` is given. `methods.py` has the methods, `report.py` grid and tables."""
 import argparse, multiprocessing, os, re, subprocess, tarfile, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -325,7 +325,7 @@ def arguments():
     p.add_argument('--seeds', nargs='+', type=int, help='default: those of the grid, with --methods 10 11 12')
     p.add_argument('--schedule', default='fit_one_cycle', type=schedule,
                    help="'fit_one_cycle' (default), 'fine_tune' or 'fit', with arguments as methods have them: 'fine_tune:lr_mult=2'")
-    p.add_argument('--epochs', type=int, default=None, help='default: 8, or 7 after the frozen one for fine_tune')
+    p.add_argument('--epochs', type=int, default=None, help='default: 8, of which frozen ones are taken off')
     p.add_argument('--split', choices=['dev','valid'], help='default: valid for the grid, dev with --methods')
     p.add_argument('--noise', nargs='+', help="'clean', 'sym<percent>', 'pair<percent>', 'votes<voters>'; default: those of the grid, with --methods sym30")
     p.add_argument('--out', type=Path, default=here/'ferplus_mini_runs.csv')
@@ -340,7 +340,7 @@ def arguments():
     p.add_argument('--table', action='store_true', help='print the tables of --out and stop')
     p.add_argument('--plot', type=Path, help='folder to write the pictures of --out to')
     a = p.parse_args()
-    if not a.epochs: a.epochs = 3 if a.short else 7 if parse(a.schedule)[0]=='fine_tune' else 8
+    if not a.epochs: a.epochs = 3 if a.short else 8-parse(a.schedule)[1].get('freeze_epochs', 0)
     if a.short:
         a.methods = a.methods or ['plain','resup','reference']
         a.out = Path(tempfile.mkdtemp())/'short.csv'

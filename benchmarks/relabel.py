@@ -24,7 +24,7 @@ def run(seed, n_train=1000, n_valid=500, img_size=64, epochs=5, threshold=0.2, m
     with tempfile.TemporaryDirectory() as tmp:
         path = make_faces(Path(tmp)/'faces', n_train, n_valid, img_size, seed, nuisance, progress=False)
         dls = FERDataLoaders.from_folder(path, img_size=img_size, bs=bs, noise=noise, seed=seed, cache=True, num_workers=0)
-        kw = dict(arch='tf_efficientnet_lite0', weights='lite0', epochs=epochs, lr=lr, lr_mult=2, seed=seed, cbs=ReSup())
+        kw = dict(arch='tf_efficientnet_lite0', weights='lite0', epochs=epochs, lr=lr, seed=seed, cbs=ReSup())
         learn,_ = train_pair(dls, **kw)
         audit = LabelAudit.from_learner(learn)
         decisions = audit.suggest(threshold, min_prob, drop=drop)

@@ -120,6 +120,22 @@ class ReSupLearner(Learner):
         "Detach, within this process"
         return to_detach(b, cpu, gather=False)
 
+    @delegates(Learner.fit_one_cycle)
+    def fine_tune(self,
+        epochs:int,        # Epochs in which all layers are trained
+        base_lr:float=2e-3, # Twice the highest learning rate of these epochs, as in fastai
+        freeze_epochs:int=0, # Epochs before them with frozen bodies, at `base_lr`; fastai has 1
+        lr_mult:float=1.,  # How much faster heads learn than bodies; fastai has 100
+        pct_start:float=0.3, # Share of the epochs in which the rate rises
+        div:float=5.,      # The rate begins with the highest one divided by this
+        **kwargs
+    ):
+        "fastai's `fine_tune` with other defaults: bodies pretrained on large photographs have much to learn about small faces"
+        if freeze_epochs: return super().fine_tune(epochs, base_lr, freeze_epochs, lr_mult, pct_start, div, **kwargs)
+        lr = base_lr/2
+        self.unfreeze()
+        self.fit_one_cycle(epochs, slice(lr/lr_mult, lr), pct_start=pct_start, div=div, **kwargs)
+
     @property
     def mixtures(self)->tuple: # Two fitted estimators; None in place of one that isn't fitted yet
         "The mixture of each network"

@@ -76,7 +76,8 @@ def train(faces, folder, how, refit, workers, resume, watch):
     learn = ReSupLearner(dls, [net(), net()], splitter=halves, metrics=accuracy)
     with learn.no_bar(), learn.no_logging():
         cbs = [ReSup(refit=refit, warmup=1, history=True), Checkpoint(folder, resume=resume), *(watch.callbacks() if watch else [])]
-        getattr(learn, how)(2, 1e-2, cbs=cbs)
+        two_parts = dict(freeze_epochs=1) if how=='fine_tune' else {}
+        getattr(learn, how)(2, 1e-2, cbs=cbs, **two_parts)
     return digest(learn)
 
 def fork(f):

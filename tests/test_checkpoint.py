@@ -96,8 +96,8 @@ def test_killed_at_random_moments_in_each_phase(faces, tmp_path):
 FITS = dict(
     one_cycle=(lambda l,cbs: l.fit_one_cycle(3, 1e-2, cbs=cbs), 8),
     fine_tune_frozen_part=(lambda l,cbs: l.fine_tune(2, 1e-2, freeze_epochs=2, cbs=cbs), 5),
-    fine_tune_second_part=(lambda l,cbs: l.fine_tune(2, 1e-2, cbs=cbs), 8),
-    fine_tune_before_its_second_part_has_a_checkpoint=(lambda l,cbs: l.fine_tune(2, 1e-2, cbs=cbs), 4),
+    fine_tune_second_part=(lambda l,cbs: l.fine_tune(2, 1e-2, freeze_epochs=1, cbs=cbs), 8),
+    fine_tune_before_its_second_part_has_a_checkpoint=(lambda l,cbs: l.fine_tune(2, 1e-2, freeze_epochs=1, cbs=cbs), 4),
     flat_cos=(lambda l,cbs: l.fit_flat_cos(3, 1e-2, cbs=cbs), 5),
     before_any_checkpoint=(lambda l,cbs: l.fit(2, 1e-2, cbs=cbs), 2),
 )
@@ -155,10 +155,10 @@ def test_several_fits_in_a_script(make):
 
 def test_no_event_for_an_epoch_that_is_not_trained(make):
     rows = []
-    with pytest.raises(KeyboardInterrupt): make().fine_tune(3, 1e-2, cbs=[ReSup(), Checkpoint('a'), Die(8)])
+    with pytest.raises(KeyboardInterrupt): make().fine_tune(3, 1e-2, freeze_epochs=1, cbs=[ReSup(), Checkpoint('a'), Die(8)])
     learn = make()
     learn.logger = rows.append
-    learn.fine_tune(3, 1e-2, cbs=[ReSup(), Checkpoint('a', resume=True)])
+    learn.fine_tune(3, 1e-2, freeze_epochs=1, cbs=[ReSup(), Checkpoint('a', resume=True)])
     assert [r[0] for r in rows]==[1,2] and len(learn.recorder.values)==3
 
 def test_the_progress_bar_shows_what_is_trained(make, capsys):

@@ -91,7 +91,7 @@ def test_the_loop_closes(tmp_path):
     faces varies (lowest 0.005 with one thread, 0.20 with two), their rank doesn't: hence a threshold above the default."""
     path = make_faces(tmp_path/'faces', 700, 14, 64, 0, 0., progress=False)
     dls = FERDataLoaders.from_folder(path, img_size=64, bs=16, noise=0.3, seed=0, cache=True, num_workers=0)
-    learn,_ = train_pair(dls, 'tf_efficientnet_lite0', weights='lite0', epochs=6, lr=4e-3, lr_mult=2, seed=0, cbs=ReSup())
+    learn,_ = train_pair(dls, 'tf_efficientnet_lite0', weights='lite0', epochs=6, lr=4e-3, seed=0, cbs=ReSup())
     audit = LabelAudit.from_learner(learn)
     decisions = audit.suggest(0.4)
     better = audit.apply(decisions, dls=dls)

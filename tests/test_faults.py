@@ -283,7 +283,7 @@ def test_real_networks_have_a_mixture_after_each_epoch(tmp_path):
     dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=14, noise=0.3, seed=0, num_workers=0, cache=True)
     set_seed(0)
     learn = resup_learner(dls, 'tf_efficientnet_lite0', weights='lite0')
-    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 4e-3, cbs=ReSup())
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 4e-3, freeze_epochs=1, cbs=ReSup())
     assert len(learn.refits)==2 and not any(o['note'] for o in learn.refits)
     for m in learn.mixtures: assert np.ptp(m.predict_proba(learn.similarities[0].nan_to_num().numpy())[:,1]) > 0.5
 

@@ -69,7 +69,7 @@ def same(a, b): return all(torch.equal(a[k], b[k]) for k in a)
 def test_warmup_of_fine_tune_counts_unfrozen_epochs(learn, warmup, weighted):
     "The frozen epoch, in which there is no mixture yet, doesn't count"
     spy = Spy()
-    learn.fine_tune(2, cbs=[ReSup(warmup=warmup), spy])
+    learn.fine_tune(2, freeze_epochs=1, cbs=[ReSup(warmup=warmup), spy])
     assert {(e,w) for _,e,w in spy.weighted}==set(enumerate(weighted)) and learn.model.epochs.tolist()==[1,2]
     assert learn.model.noise_rate.item()==pytest.approx(learn.refits[-1]['noise_rate'], abs=1e-6)
 
@@ -255,7 +255,7 @@ def repeated(faces, workers, seed=3, item_tfms=None):
     set_seed(seed, reproducible=True)
     dls = ImageDataLoaders.from_folder(faces, valid='valid', item_tfms=item_tfms or Resize(32), batch_tfms=aug_transforms(), bs=14, num_workers=workers)
     learn = ReSupLearner(dls, [Tiny(), Tiny()], splitter=body_head)
-    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 1e-2, cbs=ReSup())
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 1e-2, freeze_epochs=1, cbs=ReSup())
     return {k:v.nan_to_num() for k,v in learn.model.state_dict().items()}
 
 def test_same_seed_same_weights(faces):

@@ -100,12 +100,12 @@ def test_fit_flat_cos(learn):
     lrs = [o['lrs'][-1] for o in spy.seen]
     assert spy.weighted(20) and lrs[:15]==[1e-2]*15 and lrs[-1]<1e-3 and lrs[15:]==sorted(lrs[15:], reverse=True)
 
-@feature('`fine_tune`', 'works, with a note', 'The frozen epoch and the first unfrozen one are the warm-up, so `fine_tune(1)` weighs nothing; `ReSup(warmup=0)` weighs from the first unfrozen epoch.')
+@feature('`fine_tune`', 'works, with a note', 'Trains all layers at one rate, as `fine_tune(5, freeze_epochs=0, lr_mult=1)` of a fastai learner. `fine_tune(1)` is all warm-up and weighs nothing. Frozen epochs (`freeze_epochs=1`) don't count as warm-up.')
 def test_fine_tune(make):
     learn,spy,bodies = make(warm=False),Spy(),[]
     bodies.append(weights(learn, 0))
     def keep(cb): bodies.append(weights(cb.learn, 0))
-    with learn.no_bar(), learn.no_logging(): learn.fine_tune(2, 1e-2, cbs=[ReSup(), spy, Callback(after_train=keep)])
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(2, 1e-2, freeze_epochs=1, cbs=[ReSup(), spy, Callback(after_train=keep)])
     assert [(o['frozen'],o['weighted']) for o in spy.seen]==[(2,False)]*5+[(0,False)]*5+[(0,True)]*5
     assert torch.equal(bodies[0], bodies[1]) and not torch.equal(bodies[1], bodies[2]) and not torch.equal(bodies[2], bodies[3])
 

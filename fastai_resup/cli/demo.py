@@ -44,7 +44,7 @@ def _draw_and_train(folder, args):
     make_faces(folder, args.n_train, args.n_valid, **drawing)
     dls = _noisy_faces(folder, args)
     say(f'{args.noise:.0%} of the training labels are now noisy')
-    training = dict(arch='tf_efficientnet_lite0', weights=weights, epochs=args.epochs, lr=args.lr, lr_mult=2, seed=args.seed)
+    training = dict(arch='tf_efficientnet_lite0', weights=weights, epochs=args.epochs, lr=args.lr, seed=args.seed)
     baseline = train_and_score('baseline', dls, **training)
     resup = train_and_score('ReSup', dls, cbs=ReSup(), **training)
     return [baseline, resup]
