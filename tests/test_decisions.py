@@ -13,7 +13,7 @@ import pytest
 from fastai.vision.all import ImageDataLoaders,Resize
 from PIL import Image
 
-from fastai_resup.audit.decisions import read_decisions,save_decisions
+from fastai_resup.audit.decisions import Review
 from fastai_resup.audit.page import make_thumb
 from fastai_resup.audit.table import LabelAudit,item_names
 from fastai_resup.callbacks import ReSup
@@ -21,6 +21,7 @@ from fastai_resup.cli.audit import read_p_clean
 from fastai_resup.cli.commands import resup_audit
 from fastai_resup.cli.common import train_pair
 from fastai_resup.cli.train import load_images
+from fastai_resup.data.decisions import Labelled,check_decisions,read_decisions,save_decisions
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.synth import make_faces
 
@@ -239,6 +240,31 @@ def test_repeated_decisions_and_images(tmp_path):
     with pytest.raises(ValueError, match='line 3: .* was decided in .*d.csv line 2 already: relabel b'): audit.apply(f)
     page = audit.to_html(tmp_path/'page', progress=False)
     assert len(json.loads((page.parent/'data.js').read_text().removeprefix('window.RESUP_AUDIT = ').rstrip(';\n'))['files'])==8
+
+def test_decisions_about_training_images_without_an_audit(tmp_path):
+    "`Labelled` finds the same files, in any spelling, and the same faults as an audit"
+    dls = FERDataLoaders.from_folder(little(tmp_path/'faces'), img_size=16, bs=4, num_workers=0)
+    files = item_names(dls.train_ds)
+    labelled,audit = Labelled.from_dataset(dls.train_ds, files),little_audit(files)
+    assert labelled.df.equals(audit.df[['file','label']].astype(object)) and labelled.vocab==list(dls.vocab)==['a','b']
+    rows = [(os.path.relpath(files[0]),'a','relabel','b'), ('train/a/1.png','a','drop',None), (files[2],'a','keep',None), (files[3],'a','',None)]
+    table = pd.DataFrame(rows, columns=['file','label','decision','new_label'])
+    save_decisions(table, tmp_path/'d.csv')
+    for about in (labelled, audit): assert read_decisions(tmp_path/'d.csv', about).equals(check_decisions(table, about))
+    assert check_decisions(table, labelled).equals(check_decisions(table, audit)) and check_decisions(table, labelled).file.tolist()==files[:3]
+    for column,value,said in (('file','x.png',"is not in the training set"), ('label','b','it belongs to other data'), ('new_label','c',"unknown class 'c': the classes are a, b")):
+        with pytest.raises(ValueError, match=f'row 0: .*{said}'): check_decisions(table.assign(**{column:[value,*table[column][1:]]}), labelled)
+    assert check_decisions(table.assign(new_label=['c',None,None,None]), labelled, ['a','b','c']).new_label[0]=='c'
+    with pytest.raises(ValueError, match="the chosen part has '.*0.png' with the labels"): check_decisions(table, Labelled(files[:1]*2, 'ab', name='the chosen part'))
+
+@pytest.mark.parametrize('spoil,said', [(lambda df: df[:0], 'has no rows'), (lambda df: df[['p_clean']], 'no column file'), (lambda df: df.assign(file=['x.png',*df.file[1:]]), "'x.png' is not in the audit"),
+                                        (lambda df: df.assign(label='b'), "has the label 'a' in the audit, not 'b'")])
+def test_a_table_of_other_images_is_refused(tmp_path, spoil, said):
+    audit = little_audit(sorted(str(o) for o in (little(tmp_path/'faces')/'train').rglob('*.png')))
+    wrong = spoil(audit.suspects(3))
+    for show in (lambda: audit.to_html(tmp_path/'page', wrong, progress=False), lambda: Review(audit).table(wrong), lambda: Review(audit).show(wrong)):
+        with pytest.raises(ValueError, match=said): show()
+    assert not (tmp_path/'page').exists()
 
 def test_a_page_that_is_stopped_leaves_nothing(tmp_path, monkeypatch):
     audit = little_audit(sorted(str(o) for o in (little(tmp_path/'faces')/'train').rglob('*.png')))

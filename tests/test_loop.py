@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fastai_resup.audit.decisions import save_decisions
+from fastai_resup.data.decisions import save_decisions
 from fastai_resup.synth import make_faces
 
 ENV = {**os.environ, 'OMP_NUM_THREADS':'1', 'PYTHONWARNINGS':'ignore'}

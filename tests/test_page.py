@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import fastai_resup.audit.page
-from fastai_resup.audit.decisions import read_decisions,save_decisions
 from fastai_resup.audit.table import LabelAudit
+from fastai_resup.data.decisions import read_decisions,save_decisions
 from fastai_resup.files import text_column
 from fastai_resup.synth import make_faces
 
@@ -145,6 +145,20 @@ def test_only_cards_in_sight_worst_first(big, browser):
     asked = [json.loads(o['message'])['message'] for o in browser.d.get_log('performance')]
     urls = [o['params']['request']['url'] for o in asked if o['method']=='Network.requestWillBeSent' and o['params'].get('documentURL', '').startswith('file:')]
     assert any('/thumbs/00000.jpg' in o for o in urls) and all(o.startswith(('file://','data:')) for o in urls) and len(urls)<20
+
+def test_chosen_images_in_the_order_of_a_table(big, browser, tmp_path):
+    "The 30 cleanest, the cleanest first, and one of them twice: decided on the page, applied to the whole audit"
+    audit,_ = big
+    chosen = audit.df.sort_values('p_clean', ascending=False)[:30]
+    browser.open(audit.to_html(tmp_path/'page', pd.concat([chosen, chosen[3:4]]), thumb_size=24, progress=False))
+    names = [Path(o).name for o in chosen.file]
+    seen = dict(browser.js('return [...document.querySelectorAll(".card")].map(o => [+o.getAttribute("aria-posinset")-1, o.title])'))
+    assert browser.shown==30 and len(seen)>10 and seen=={i:names[i] for i in seen}
+    assert len(browser.d.find_elements('css selector', '#given option'))-1==len(audit.vocab)==7 # all classes of the audit, not of the table
+    browser.keys('d', 'k', 'd')
+    f = browser.download()
+    assert read_decisions(f, audit)[['file','decision']].values.tolist()==[[o,d] for o,d in zip(chosen.file, ('drop','keep','drop'))]
+    assert len(audit.apply(f))==N-2
 
 def test_filter_and_search(big, browser):
     audit,page = big

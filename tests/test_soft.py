@@ -10,7 +10,7 @@ from torch import nn
 
 from fastai_resup.audit import LabelAudit,label_table
 from fastai_resup.callbacks import ReSup
-from fastai_resup.data import FERDataLoaders,SoftCategory
+from fastai_resup.data import FERDataLoaders,Labelled,SoftCategory
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.losses import Pair,ReSupLoss,WeightedLoss,hard_targs,soft_accuracy
 from fastai_resup.models import PairedModel
@@ -88,6 +88,11 @@ def test_pair_trains(learn, method):
     p = ordered_pass(learn, lambda pair,y: torch.stack([z.softmax(-1) for z in pair]).transpose(1, 2)).transpose(1, 2)
     s = torch.stack([torch.nn.functional.cosine_similarity(o, q, dim=1) for o in p])
     torch.testing.assert_close(learn.similarities, s.as_subclass(torch.Tensor), rtol=1e-4, atol=1e-5)
+
+def test_decisions_about_soft_labels_are_about_the_most_probable_class(few):
+    dls = soft_dls(few)
+    want = [dls.vocab[i] for i in dls.soft_targs.argmax(1).tolist()]
+    assert Labelled.from_dataset(dls.train_ds, dls.train_files).df.label.tolist()==want
 
 def test_mixup_is_the_mean_of_both_losses(learn):
     "Cross entropy is linear in the target, so mixing losses is mixing soft labels"

@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageOps
 from fastcore.basics import patch
 from fastcore.parallel import parallel
 from fastai.torch_core import defaults
-from .decisions import AuditedLabels, class_text, short_name
+from .decisions import chosen_rows
 from .table import LabelAudit
+from ..data.decisions import LabelLookup, class_text, short_name
 from ..data.images import upright
 from ..files import new_folder, repeated_rows
 
@@ -26,7 +27,7 @@ from ..files import new_folder, repeated_rows
 @patch
 def to_html(self:LabelAudit,
     folder, # Folder to write; open its index.html
-    n:int=None, # How many of the most suspect images; None for all
+    n:int|pd.DataFrame=None, # How many of the most suspect images (None: all), or a table of the images, such as `audit.suspects(20)`
     classes=None, # Class names that may be chosen, in the order of their keys; None: those in the audit
     title:str='Label review', # Heading of the page
     thumb_size:int=112, # Side of a thumbnail in pixels
@@ -35,12 +36,11 @@ def to_html(self:LabelAudit,
 )->Path: # The page, index.html
     """Write a page on which to decide about every label, the most suspect first, all of it or nothing.
 
-    Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with `overwrite`, a
-    former page, and ValueError for an audit without images, a file with two labels, or a class that is missing from
-    `classes`. A file that is there twice with one label is shown once."""
-    df = self.suspects(None)
-    df = df[~repeated_rows(df[['file','label']])][:n]
-    if not len(df): raise ValueError('the audit has no images')
+    A table as `n` holds rows of the audit, and the page has their order. A file that is there twice with one label is
+    shown once. Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with
+    `overwrite`, a former page, and ValueError for an audit or a table without images, for a table with other images or
+    labels than the audit, for a file with two labels, and for a class that is missing from `classes`."""
+    df = _rows_to_show(self, n)
     if classes is None: classes = self.vocab
     page_data(df, classes) # its errors come before the work
     with new_folder(folder, overwrite, page_files) as tmp:
@@ -53,6 +53,14 @@ def to_html(self:LabelAudit,
 page_files = ('data.js','index.html','page.css','page.js','settings.json','thumbs')
 
 # %% ../../nbs/audit/06_page.ipynb #cc603d3c
+def _rows_to_show(audit, n):
+    "The rows of a page: the `n` most suspect (None: all), or those in a table; each image once"
+    if isinstance(n, pd.DataFrame): return chosen_rows(audit, n)
+    df = audit.suspects(None)
+    df = df[~repeated_rows(df[['file','label']])][:n]
+    if not len(df): raise ValueError('the audit has no images')
+    return df
+
 def _write_page(folder, data, unreadable):
     "Write all but the thumbnails"
     (folder/'data.js').write_text(_as_script(data), encoding='ascii')
@@ -77,7 +85,7 @@ def page_data(
     title:str='Label review', # Heading of the page
 )->dict: # What `data.js` holds: columns, class names, and how names are put together
     "Everything the page shows, ready for JSON; raises ValueError where a class is missing from `classes` or a file has two labels"
-    names = list(AuditedLabels(LabelAudit(df), classes).classes)
+    names = list(LabelLookup(LabelAudit(df), classes).classes)
     files = df['file'].tolist()
     root = _common_folder(files)
     below_root = [o[len(root):] for o in files]

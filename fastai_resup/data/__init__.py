@@ -8,3 +8,4 @@ from .ferplus import *
 from .fer2013 import *
 from .affectnet import *
 from .manifest import *
+from .decisions import *
