@@ -28,7 +28,7 @@ def load_audit(f):
     true = np.array(ferplus_classes, dtype=object)[o['true']]
     df = prediction_table(probs, o['given'], [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
     p = o['p_clean'].astype(float) if 'p_clean' in o else fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T)
-    return LabelAudit.from_predictions(df, p, ferplus_classes, probs.mean(0), earlier=o.get('recent', ()))
+    return LabelAudit.from_predictions(df, p, ferplus_classes, probs.mean(0), mean=o.get('mean'))
 
 def rankings(audit):
     "Name to score, higher is cleaner"

@@ -33,7 +33,7 @@ from fastai_resup.data.ferplus import ferplus_classes, read_ferplus_votes
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.data.noise import pair_noise, symmetric_noise
 from fastai_resup.files import save_csv
-from fastai_resup.losses import similarity
+from fastai_resup.losses import running_mean, similarity
 from fastai_resup.mixture import auroc
 from fastai_resup.models import log_mean_prob
 from fastai_resup.networks import speed_up_cpu
@@ -110,12 +110,17 @@ def true_ids(dls):
     "True class ids of the validation images"
     return tensor([dls.vocab.o2i[o.label] for o in dls.valid_ds.items])
 
+def over_epochs(learn, sim):
+    "Similarities (2, N) averaged with those of all epochs, where the mixtures were fitted to such means"
+    record = learn.record
+    return running_mean(sim, record.mean, record.n_mean) if record.by_mean else sim
+
 def judged(learn, sim):
     "How clean each label looks (2, N): the method's own score, p(clean), or else the similarity; and whether it is a probability"
     said = getattr(learn, 'clean_score', None)
     if said is not None: return torch.as_tensor(said).expand_as(sim),False
     weights = learn.model.weight_function(exact=True)
-    return (sim,False) if weights is None else (weights(sim),True)
+    return (sim,False) if weights is None else (weights(over_epochs(learn, sim)),True)
 
 def accuracies(z, y):
     "Of each network and of the ensemble, and the ensemble's class-mean accuracy, by both networks' logits (2, N, K) and true ids"
@@ -126,8 +131,8 @@ def accuracies(z, y):
 
 def audited(learn, p, sim):
     "p(clean) as `LabelAudit` has it, from that of both networks and their similarities"
-    earlier = [o.double().numpy() for o,_ in learn.recent_similarities[-min(3, len(learn.refits)//2):]]
-    return combine_p_clean(p.numpy(), sim.double().numpy(), earlier)
+    record = learn.record
+    return combine_p_clean(p.numpy(), running_mean(sim, record.mean, record.n_mean))
 
 def judgement(learn, z):
     "How the training labels were judged, by both networks' logits (2, N, K)"
@@ -183,14 +188,14 @@ class TrainAlone(Callback):
 
 def keep_outputs(learn, f, trace, train, valid):
     """What the networks predict, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true
-    ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N), the similarities of the last three refits
-    (3, 2, N) and the estimated noise rate of every refit"""
+    ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N), the similarities averaged over all epochs
+    (2, N) and the estimated noise rate of every refit"""
     dls = learn.dls
     arrays = dict(train=train, valid=valid, given=dls.train_targs, true=dls.true_targs, true_valid=true_ids(dls), trace=trace.logits)
     weights = learn.model.weight_function(exact=True)
     if weights is not None:
-        arrays['p_clean'] = weights(similarity(train, dls.train_targs))
-        arrays['recent'] = torch.stack([s for s,_ in learn.record.recent])
+        arrays['p_clean'] = weights(over_epochs(learn, similarity(train, dls.train_targs)))
+        arrays['mean'] = learn.record.mean
         arrays['noise_rates'] = [o['noise_rate'] for o in learn.record.refits]
     np.savez_compressed(f, **{k:np.asarray(v) for k,v in arrays.items()})
 

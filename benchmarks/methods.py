@@ -14,7 +14,7 @@ from fastai.metrics import accuracy
 from fastcore.foundation import L
 from fastai_resup.callbacks import MixtureRefit, ReSup
 from fastai_resup.learner import resup_learner
-from fastai_resup.losses import WeightedLoss, gce_loss, hard_targs, sce_loss
+from fastai_resup.losses import WeightedLoss, gce_loss, hard_targs, running_mean, sce_loss
 from fastai_resup.mixture import BetaMixture, clean_lookup, mean_by_class
 from fastai_resup.networks import lite_names
 from fastai_resup.peers import Peer, peers
@@ -83,7 +83,8 @@ class AblatedLoss(WeightedLoss):
         self.judge,self.own,self.shifts = judge,own,shifts
 
     def weights(self, pair, targ):
-        w = self.weight_function(self.judge(pair, targ))
+        now = self.judge(pair, targ)
+        w = self.weight_function(running_mean(now, *pair.past) if pair.past else now)
         if self.shifts is not None: w = (w.logit() + self.shifts[:,hard_targs(targ)]).sigmoid()
         if self.balance is not None: w = w*self.balance[:,hard_targs(targ)]
         return w.flip(0) if self.own else w
@@ -93,12 +94,11 @@ class Ablation(ReSup):
 
     `swap=0`: each network's loss is weighted by its own p(clean). `judge='loss'`: mixtures of the given label's probability, which says
     what the loss says, in place of the similarity. `mirror=1`: network 1 sees the images mirrored in training. `classes=1`: each class has
-    its own share of the clean component; `classes=true`: the level of each is the true one. `memory=8`: the mean similarity of so many epochs judges, not that of the batch alone."""
-    def __init__(self, swap=1, judge='similarity', mirror=0, classes=0, memory=0, **kwargs):
+    its own share of the clean component; `classes=true`: the level of each is the true one."""
+    def __init__(self, swap=1, judge='similarity', mirror=0, classes=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
-        self.swap,self.judge,self.mirror,self.classes,self.memory = swap,judge,mirror,classes,memory
-        self.past,self.n_past = None,0
+        self.swap,self.judge,self.mirror,self.classes = swap,judge,mirror,classes
 
     def before_fit(self):
         super().before_fit()
@@ -110,17 +110,13 @@ class Ablation(ReSup):
         if self.mirror: self.hook.remove()
 
     def similarity(self, pair, targ):
-        if self.judge!='similarity': return given_prob(torch.stack(tuple(pair)), targ)
-        now = super().similarity(pair, targ)
-        if not self.n_past or not self.model.training: return now
-        past = self.past[:,self.seen.ids(self.iter, len(targ))]
-        return torch.lerp(now, past.where(past.isfinite(), now), self.n_past/(self.n_past+1))
+        if self.judge=='loss': return given_prob(torch.stack(tuple(pair)), targ)
+        return super().similarity(pair, targ)
 
     def fit_mixtures(self, sims, given):
         super().fit_mixtures(sims, given)
-        if self.memory: self.past,self.n_past = sims,min(self.n_past+1, self.memory-1)
         if not self.classes: return
-        p = self.model.weight_function()(sims)
+        p = self.model.weight_function()(self.learn.record.mean if self.memory else sims)
         self.shifts = self.shifts_by_class(p, given)
         self.model.clean_by_class = mean_by_class((p.logit() + self.shifts[:,given.clamp(min=0)]).sigmoid(), given, len(self.dls.vocab))
 
@@ -147,7 +143,7 @@ def make_cbs(method):
     Beside the arguments of its callback a method takes `arch` and `head`, which are `make_pair`'s. `audit=1` lets a `MixtureRefit` watch a
     method that has none, so that `LabelAudit` can judge its labels. For `ReSup`: `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the
     number that belongs to the last two, `max_iter` is the mixture's, `estimator=gaussian` is scikit-learn's mixture, `rise` is the
-    lookup's, `monotone=0` takes the posterior as it is; `swap`, `judge`, `mirror`, `classes` and `memory` are `Ablation`'s."""
+    lookup's, `monotone=0` takes the posterior as it is; `swap`, `judge`, `mirror` and `classes` are `Ablation`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
     watched = kwargs.pop('audit', 0)
@@ -159,7 +155,7 @@ def _make_cb(name, kwargs):
     if name=='truth': return Truth(**kwargs)
     if name not in ('resup','reference'): return peers[name](**kwargs)
     if name=='reference': kwargs['preset'] = 'reference'
-    kind = Ablation if {'swap','judge','mirror','classes','memory'} & set(kwargs) else ReSup
+    kind = Ablation if {'swap','judge','mirror','classes'} & set(kwargs) else ReSup
     return kind(**_base_loss(_mixture(kwargs)))
 
 def _mixture(kwargs):

@@ -45,6 +45,7 @@ class MixtureRefit(Callback):
         refit:str='record',  # 'record' similarities while training, or 'pass' over the images after each epoch; the first is by a pass
         lookup=clean_lookup, # Function from a fitted estimator to p(clean) on a uniform grid; `step_lookup` is the authors'
         interpolate:bool=True, # Read the lookup by linear interpolation? False: its entry at floor(n*s), as the authors do
+        memory:bool=True,    # Judge a label by its mean similarity over all epochs so far? False: by that of one epoch, as the authors do
         history:bool|int=False, # Keep p(clean) after each refit? True: of the last 100 refits; a number: of that many
     ):
         if refit not in ('record','pass'): raise ValueError(f"refit must be 'record' or 'pass', not {refit!r}")
@@ -52,6 +53,7 @@ class MixtureRefit(Callback):
         store_attr()
         self.estimator = ifnone(estimator, BetaMixture(max_iter=100))
         self.seen = None # `SeenSimilarities` of the epoch, while it trains
+        self.past = None # the record, where it knows former epochs of these labels
 
     def before_fit(self):
         "Refuse a learner that can't train a pair"
@@ -59,22 +61,34 @@ class MixtureRefit(Callback):
 
     def before_train(self):
         "Start to record, or catch up with a fit where the networks are trained and have no mixture yet"
+        self.seen,self.past = None,None
         if hasattr(self.learn, 'lr_finder'): return
-        records = self.refit=='record' and not _images_are_mixed(self.learn)
-        self.seen = SeenSimilarities(self.dl) if records else None
         model = get_model(self.model)
         if model.epochs.sum()>0 and not model.has_mixture: self.fit_mixtures(*self.show_all())
+        if _images_are_mixed(self.learn): return
+        self.seen = SeenSimilarities(self.dl)
+        record = self.learn.record
+        if self.memory and record.n_mean and len(record.given)==len(self.dls.train_ds): self.past = record
+
+    def after_pred(self):
+        "Tell the pair of former epochs"
+        if not self.past: return
+        y = hard_targs(self.y).as_subclass(Tensor)
+        ids = self.seen.ids(self.iter, len(y))
+        same_label = self.past.given[ids].to(y.device)==y
+        mean = self.past.mean[:,ids].to(y.device)
+        self.pred.with_past(mean.where(same_label, float('nan')), self.past.n_mean)
 
     def after_loss(self):
         "Keep the similarities of the batch"
-        if self.seen: self.seen.add(self.iter, self.similarity(self.pred, self.y), self.y)
+        if self.seen and self.refit=='record': self.seen.add(self.iter, self.similarity(self.pred, self.y), self.y)
 
     def after_train(self):
         "Fit both mixtures"
         if hasattr(self.learn, 'lr_finder'): return
         recorded = self.seen and self.seen.batches and get_model(self.model).has_mixture
         self.fit_mixtures(*(self.recorded() if recorded else self.show_all()))
-        self.seen = None
+        self.seen,self.past = None,None
 
     def similarity(self,
         pair, # `Pair` of logits
@@ -103,12 +117,16 @@ class MixtureRefit(Callback):
         given:Tensor, # Given ids, shape (N,); -1 for images not seen
     ):
         "Fit each network's mixture to its similarities, and keep the record"
+        record = self.learn.record
+        given = given.where(sims.isfinite().all(0), -1)
+        record.see(sims, given)
+        record.by_mean = self.memory and not _images_are_mixed(self.learn)
+        if record.by_mean: sims,given = record.mean,record.given
         seen = given>=0
         fits,notes = zip(*[self.fit_network(i, s[seen]) for i,s in enumerate(sims)])
-        given = given.where(sims.isfinite().all(0), -1)
         p = _p_clean(get_model(self.model), sims)
         row = _summary(p, given, self.dls, notes)
-        self.learn.record.add(fits, sims, given, **row)
+        record.add(fits, **row)
         self._update_model(p, given, row['noise_rate'])
         if self.history: self._keep_history(p, given)
 
@@ -274,7 +292,7 @@ def _check_range(name, v, most=inf):
 
 # %% ../nbs/05_callbacks.ipynb #00000020
 presets = dict(reference=dict( # the authors' own program
-    estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False,
+    estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False, memory=False,
     warmup=1, agreement=5., normalize=False, balance=0., base_loss=None))
 
 # %% ../nbs/05_callbacks.ipynb #00000021
@@ -307,6 +325,11 @@ class ReSup(MixtureRefit, LossReweight):
         "First look at the mixture, then decide on the weights"
         MixtureRefit.before_train(self)
         LossReweight.before_train(self)
+
+    def after_pred(self):
+        "Give the pair what both give it"
+        MixtureRefit.after_pred(self)
+        LossReweight.after_pred(self)
 
 # %% ../nbs/05_callbacks.ipynb #50000006
 def _taken_by(callback, kwargs):

@@ -23,7 +23,7 @@ from fastai.optimizer import Adam
 from fastai.torch_core import get_model, to_detach, trainable_params
 from fastai.vision.learner import create_vision_model, default_split
 from .callbacks import EpochCount, PairMetrics
-from .losses import ReSupLoss
+from .losses import ReSupLoss, running_mean
 from .models import PairedModel, split_pair
 from .networks import create_net
 
@@ -95,7 +95,7 @@ class ReSupLearner(Learner):
     """A `Learner` that trains a `PairedModel`.
 
     Without `ReSup()` both networks train with cross entropy: the baseline pair. What `ReSup` finds out stays in
-    `record` after the fit; `mixtures`, `similarities`, `recent_similarities`, `refits` and `p_clean_history` read
+    `record` after the fit; `mixtures`, `similarities`, `mean_similarities`, `refits` and `p_clean_history` read
     it."""
     @delegates(Learner.__init__, but=['loss_func','splitter'])
     def __init__(self,
@@ -147,9 +147,9 @@ class ReSupLearner(Learner):
         return self.record.similarities
 
     @property
-    def recent_similarities(self)->list: # Pairs of similarities (2, N) and given ids (N,), at most three
-        "The similarities of the last three refits, for `LabelAudit`; not exported"
-        return self.record.recent
+    def mean_similarities(self): # Tensor (2, N), NaN for images that were never seen; None before the first refit
+        "The similarities averaged over all refits of these labels, in the order of the training images; not exported"
+        return self.record.mean
 
     @property
     def refits(self)->list: # Dicts with epoch, noise_rate, auroc and note
@@ -167,24 +167,49 @@ class Record:
 
     `mixtures`: the estimator fitted to each network, None while there is none.
     `similarities`: those of the last refit, (2, N), NaN for images that weren't seen.
-    `recent`: similarities and given ids (N,) of the last three refits; they aren't exported.
+    `mean`: similarities averaged over the last `n_mean` refits, all that had the labels `given` (N,); not exported.
+    `by_mean`: were the mixtures fitted to these?
     `refits`: a dict per refit. `p_clean`: p(clean) of each refit, arrays (N,) of float16, where they are kept."""
     def __init__(self):
-        self.mixtures,self.similarities,self.recent = (None,None),None,[]
+        self.mixtures,self.similarities = (None,None),None
         self.refits,self.p_clean = [],[]
+        self.by_mean = False
+        self.forget()
+
+    def forget(self):
+        "Begin a new mean, of other labels"
+        self.mean,self.given,self.n_mean = None,None,0
 
     def __getstate__(self):
-        return {**self.__dict__, 'recent':[]}
+        return {**self.__dict__, 'mean':None, 'given':None, 'n_mean':0}
+
+    def see(self,
+        sims,         # Similarities of an epoch, tensor (2, N); NaN for images that weren't seen
+        given,        # Given ids, tensor (N,); -1 for images that weren't seen
+    ):
+        "Take up an epoch"
+        self.similarities = sims
+        if not self.has_labels(given): self.forget()
+        if not self.n_mean: self.mean,self.given = sims,given
+        else:
+            self.mean = running_mean(sims, self.mean, self.n_mean)
+            self.given = given.where(given>=0, self.given)
+        self.n_mean += 1
+
+    def has_labels(self,
+        given, # Ids, tensor (N,); -1 where one isn't known
+    )->bool:
+        "Is the mean that of these labels?"
+        if self.given is None or len(self.given)!=len(given): return False
+        known = (given>=0) & (self.given>=0)
+        return bool((given==self.given)[known].all())
 
     def add(self,
         mixtures,     # Both fitted estimators
-        sims,         # Similarities they were fitted to, tensor (2, N)
-        given,        # Given ids, tensor (N,); -1 for images that weren't seen
         **row,        # What the table shows: noise_rate, auroc, note
     ):
         "Take up a refit"
-        self.mixtures,self.similarities = tuple(mixtures),sims
-        self.recent = [*self.recent, (sims,given)][-3:]
+        self.mixtures = tuple(mixtures)
         self.refits.append(dict(epoch=len(self.refits), **row))
 
     def add_p_clean(self,
@@ -211,7 +236,6 @@ class Record:
         mixtures = tuple(_estimator_from(o, estimator) for o in state['mixtures'])
         vars(self).update(state)
         self.mixtures = mixtures
-        self.recent = [tuple(o) for o in state['recent']]
         self.p_clean = [np.asarray(o) for o in state['p_clean']]
 
 # %% ../nbs/06_learner.ipynb #60000003

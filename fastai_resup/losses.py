@@ -79,7 +79,7 @@ class Pair(tuple):
     def __init__(self,
         *logits, # Two tensors of shape (B, K), or one sequence of two
     ):
-        self.loss_func,self._probs = None,None
+        self.loss_func,self._probs,self.past = None,None,None
 
     def with_loss(self,
         loss_func, # Function from (this pair, targets, reduction) to a scalar, or (B,) with reduction 'none'; None: both cross entropies
@@ -96,6 +96,21 @@ class Pair(tuple):
         "The similarity of both networks' predictions to `targ`"
         _,p = self.probs()
         return cosine_to_label(p.detach(), targ.as_subclass(Tensor))
+
+    def with_past(self,
+        mean:Tensor, # Mean similarities of these images in former epochs, shape (2, B); NaN where there are none
+        n:int,       # How many epochs
+    ):               # The pair itself
+        "Judge the labels of this batch by former epochs, too, see `mean_similarity`"
+        self.past = mean,n
+        return self
+
+    def mean_similarity(self,
+        targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
+    )->Tensor:       # Shape (2, B), without gradient
+        "The similarity averaged over this batch and former epochs, where `with_past` has told of them"
+        now = self.similarity(targ)
+        return running_mean(now, *self.past) if self.past else now
 
     def probs(self)->tuple: # Two tensors of shape (2, B, K), float32, with gradient
         "Both networks' log-probabilities and probabilities, computed once"
@@ -126,6 +141,16 @@ def cosine_to_label(
     ids = targ.expand(p.shape[:-1])
     given = p.gather(-1, ids[...,None])[...,0]
     return given/torch.linalg.vector_norm(p, dim=-1)
+
+# %% ../nbs/01_losses.ipynb #0d250001
+def running_mean(
+    now:Tensor,  # Values of this epoch, any shape; NaN where there are none
+    mean:Tensor, # Means of former epochs, the same shape; NaN where there are none
+    n:int,       # How many epochs those are
+)->Tensor:       # The mean with this epoch; what is known where only one is
+    "A mean that has one epoch more"
+    both = torch.lerp(mean, now, 1/(n+1))
+    return both.where(both.isfinite(), now.where(now.isfinite(), mean))
 
 # %% ../nbs/01_losses.ipynb #0d050001
 def is_soft(
@@ -181,7 +206,7 @@ class WeightedLoss:
     )->Tensor:       # Shape (2, B), without gradient; row m weighs the labels of the OTHER network
         "How clean each network finds each label"
         if self.weight_function is None: return targ.new_ones(2, len(targ), dtype=torch.float32)
-        w = self.weight_function(pair.similarity(targ))
+        w = self.weight_function(pair.mean_similarity(targ))
         if self.balance is not None: w = w*self.balance[:,hard_targs(targ)]
         return w
 

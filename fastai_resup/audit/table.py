@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from fastai.torch_core import get_model
 from ..files import save_csv, text_column
-from ..losses import cosine_to_label, hard_targs
+from ..losses import cosine_to_label, hard_targs, running_mean
 from ..passes import check_paired, item_names, ordered_pass
 
 # %% ../../nbs/audit/00_table.ipynb #00000018
@@ -61,8 +61,9 @@ class LabelAudit:
         if to_p_clean is None: raise ValueError("The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.")
         df,vocab,probs = _predictions(learn, dl)
         sims = torch.tensor(pair_similarities(df), dtype=torch.float32)
-        history,earlier = (None,()) if dl else _recorded(learn, class_ids(df['label'], vocab))
-        return cls.from_predictions(df, to_p_clean(sims).numpy(), vocab, probs, history, earlier)
+        history,mean = (None,None) if dl else _recorded(learn, sims, class_ids(df['label'], vocab))
+        judged = sims if mean is None or not learn.record.by_mean else mean
+        return cls.from_predictions(df, to_p_clean(judged).numpy(), vocab, probs, history, mean)
 
     @classmethod
     def from_predictions(cls,
@@ -71,11 +72,11 @@ class LabelAudit:
         vocab=None, # Names of the classes; None: the sorted names in `df`
         pred_probs:np.ndarray=None, # The ensemble's probabilities, shape (N, K)
         history:np.ndarray=None, # p(clean) after each epoch, shape (N, n_epochs)
-        earlier=(), # Similarities in earlier epochs, (2, N) each, NaN for images that weren't seen
+        mean=None, # Similarities averaged over epochs, shape (2, N), which give the order; None: p(clean) does
     )->'LabelAudit':
         "Add p(clean) of both networks and of the ensemble to a table of predictions; raises what `LabelAudit` raises"
         df = df.copy()
-        df.insert(2, 'p_clean', combine_p_clean(p, pair_similarities(df), earlier))
+        df.insert(2, 'p_clean', combine_p_clean(p, mean))
         df.insert(3, 'p_clean_0', p[0])
         df.insert(4, 'p_clean_1', p[1])
         return cls(df, vocab, pred_probs, history)
@@ -149,31 +150,24 @@ def _names_in(df):
 # %% ../../nbs/audit/00_table.ipynb #00000007
 def combine_p_clean(
     p:np.ndarray, # p(clean) by each network, shape (2, N)
-    sims:np.ndarray, # Similarities of this pass, shape (2, N)
-    earlier=(), # Similarities in earlier epochs, (2, N) each, NaN for images that weren't seen
+    sims=None, # Similarities averaged over epochs, shape (2, N); None: p(clean) gives the order
 )->np.ndarray: # Shape (N,)
-    "p(clean) of the ensemble: the mean of both networks' values, in the order of the similarity averaged over all known epochs"
+    "p(clean) of the ensemble: the mean of both networks' values, in the order of the similarity averaged over epochs"
     mean = p.mean(0)
-    if not len(earlier): return mean
-    filled = [np.where(np.isfinite(o), o, sims) for o in earlier]
-    order = np.argsort(np.mean([sims, *filled], axis=(0,1)), kind='stable')
+    if sims is None: return mean
+    order = np.argsort(np.asarray(sims).mean(0), kind='stable')
     res = np.empty_like(mean)
     res[order] = np.sort(mean)
     return res
 
 # %% ../../nbs/audit/00_table.ipynb #00000011
-def _recorded(learn, given):
-    "What the record says of training images with the labels `given`: p(clean) by epoch, or None; similarities of the last epochs"
-    history = [o for o in learn.p_clean_history if len(o)==len(given)]
-    n = min(3, len(learn.refits)//2)   # three epochs at most, and half of all
-    recent = learn.recent_similarities[-n:] if n else []
-    earlier = [sims.double().numpy() for sims,ids in recent if _same_labels(ids, given)]
-    return np.stack(history, 1) if history else None, earlier
-
-def _same_labels(ids, given):
-    "Were these the given labels? -1 stands for an image that wasn't seen"
-    if len(ids)!=len(given): return False
-    return bool(((ids==torch.as_tensor(given)) | (ids<0)).all())
+def _recorded(learn, sims, given):
+    "What the record says of training images with the labels `given`: p(clean) by epoch, and the mean similarities with those of now; or None"
+    record = learn.record
+    history = [o for o in record.p_clean if len(o)==len(given)]
+    history = np.stack(history, 1) if history else None
+    if not record.has_labels(torch.as_tensor(given)): return history,None
+    return history,running_mean(sims, record.mean, record.n_mean)
 
 # %% ../../nbs/audit/00_table.ipynb #00000008
 def label_table(
