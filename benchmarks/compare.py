@@ -8,11 +8,11 @@ isn't what the csv says, is named above the tables.
 
 A difference is taken on the seeds that both methods have, in points. Its 95 % interval is a bootstrap crossed over seeds and test images:
 each of 2,000 draws takes seeds and images with replacement, the same for all methods, and the images the same for all seeds. (Few seeds
-say too little of seeds: two give half of their variance, one gives none.) p is that of a paired t test over seeds. Holm's correction counts
-the baseline pair and all peers, metric by metric; it leaves out oracles and ablations of ReSup. The baseline pair stands at its best of 3,
-5 and 8 epochs by the mean ensemble, chosen once, not in each draw. What the noise costs is the accuracy of the pair on clean labels, after as
-many epochs as the methods, minus that of this best one; won back is the share of it by which a method is above the best one. Class-mean
-accuracy is that of the ensemble over the classes with at least 30 test images."""
+say too little of seeds: two give half of their variance, one gives none.) p is that of a paired t test over seeds. Holm's correction
+counts the baseline pair and all peers, metric by metric; it leaves out oracles and ablations of ReSup. The baseline pair stands at its
+best of 3, 5 and 8 epochs by the mean ensemble, chosen once, not in each draw. What the noise costs is the accuracy of the pair on clean
+labels, after as many epochs as the methods, minus that of this best one; won back is the share of it by which a method is above the best
+one. Class-mean accuracy is that of the ensemble over the classes with at least 30 test images."""
 import argparse
 from dataclasses import dataclass
 from functools import cache
