@@ -28,7 +28,7 @@ def load_audit(f):
     true = np.array(ferplus_classes, dtype=object)[o['true']]
     df = prediction_table(probs, o['given'], [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
     p = o['p_clean'].astype(float) if 'p_clean' in o else fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T)
-    return LabelAudit.from_predictions(df, p, ferplus_classes, probs.mean(0), mean=o.get('mean'))
+    return LabelAudit.from_predictions(df, p, ferplus_classes, probs.mean(0))
 
 def rankings(audit):
     "Name to score, higher is cleaner"
@@ -36,10 +36,8 @@ def rankings(audit):
     given,probs = audit.labels,audit.pred_probs
     kinds = 'self_confidence','normalized_margin','confidence_weighted_entropy'
     quality = {f'cleanlab {o.replace("_", " ")}':get_label_quality_scores(given, probs, method=o) for o in kinds}
-    last = audit.df[['p_clean_0','p_clean_1']].mean(axis=1)
-    alone = LabelAudit(audit.df.assign(p_clean=last), audit.vocab)
     small_loss = np.log(probs[np.arange(len(given)),given])
-    return {'LabelAudit':audit.rank, 'without its last epochs':alone.rank, **quality, 'small loss':small_loss}
+    return {'LabelAudit':audit.rank, **quality, 'small loss':small_loss}
 
 def compare(audit):
     "A row per ranking: AUROC and average precision, overall and within given classes"

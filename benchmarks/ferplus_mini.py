@@ -28,7 +28,6 @@ from fastai.callback.schedule import fine_tune, fit_one_cycle # learn.fine_tune 
 from fastai.torch_core import set_seed, tensor
 from fastcore.foundation import L
 from fastai_resup.audit.ranking import auroc_within_classes
-from fastai_resup.audit.table import combine_p_clean
 from fastai_resup.data.ferplus import ferplus_classes, read_ferplus_votes
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.data.noise import pair_noise, symmetric_noise
@@ -110,17 +109,18 @@ def true_ids(dls):
     "True class ids of the validation images"
     return tensor([dls.vocab.o2i[o.label] for o in dls.valid_ds.items])
 
-def over_epochs(learn, sim):
-    "Similarities (2, N) averaged with those of all epochs, where the mixtures were fitted to such means"
-    record = learn.record
-    return running_mean(sim, record.mean, record.n_mean) if record.by_mean else sim
+def p_clean(learn, sim):
+    "p(clean) by both networks, (2, N), averaged over epochs as `LabelAudit` has it; None without a mixture"
+    given,record = learn.dls.train_targs,learn.record
+    p = learn.model.p_clean(sim, given, exact=True)
+    return p if p is None else running_mean(p, record.mean.double(), record.n_past)
 
 def judged(learn, sim):
     "How clean each label looks (2, N): the method's own score, p(clean), or else the similarity; and whether it is a probability"
     said = getattr(learn, 'clean_score', None)
     if said is not None: return torch.as_tensor(said).expand_as(sim),False
-    weights = learn.model.weight_function(exact=True)
-    return (sim,False) if weights is None else (weights(over_epochs(learn, sim)),True)
+    p = p_clean(learn, sim)
+    return (sim,False) if p is None else (p,True)
 
 def accuracies(z, y):
     "Of each network and of the ensemble, and the ensemble's class-mean accuracy, by both networks' logits (2, N, K) and true ids"
@@ -128,11 +128,6 @@ def accuracies(z, y):
     hits = {k:(o.argmax(-1)==y).float() for k,o in predicted.items()}
     of_classes = torch.stack([hits['acc_ensemble'][y==c].mean() for c in y.unique()])
     return {**{k:o.mean().item() for k,o in hits.items()}, 'acc_class_mean':of_classes.mean().item()}
-
-def audited(learn, p, sim):
-    "p(clean) as `LabelAudit` has it, from that of both networks and their similarities"
-    record = learn.record
-    return combine_p_clean(p.numpy(), running_mean(sim, record.mean, record.n_mean))
 
 def judgement(learn, z):
     "How the training labels were judged, by both networks' logits (2, N, K)"
@@ -147,7 +142,7 @@ def judgement(learn, z):
         res[name] = auroc(clean, mean)
         res[f'{name}_within'] = auroc_within_classes(clean, mean, given)
     has_audit = learn.model.has_mixture and not hasattr(learn, 'judge')
-    res['auroc_audit'] = auroc(clean, audited(learn, p, sim)) if has_audit else float('nan')
+    res['auroc_audit'] = auroc(clean, p_clean(learn, sim).mean(0)) if has_audit else float('nan')
     classes = range(len(dls.vocab))
     share = tensor([clean[given==c].float().mean().nan_to_num(0.).item() for c in classes])
     res['auroc_class_alone'] = auroc(clean, share[given])
@@ -188,14 +183,13 @@ class TrainAlone(Callback):
 
 def keep_outputs(learn, f, trace, train, valid):
     """What the networks predict, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true
-    ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N), the similarities averaged over all epochs
-    (2, N) and the estimated noise rate of every refit"""
+    ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N) averaged over epochs and the estimated
+    noise rate of every refit"""
     dls = learn.dls
     arrays = dict(train=train, valid=valid, given=dls.train_targs, true=dls.true_targs, true_valid=true_ids(dls), trace=trace.logits)
-    weights = learn.model.weight_function(exact=True)
-    if weights is not None:
-        arrays['p_clean'] = weights(over_epochs(learn, similarity(train, dls.train_targs)))
-        arrays['mean'] = learn.record.mean
+    p = p_clean(learn, similarity(train, dls.train_targs))
+    if p is not None:
+        arrays['p_clean'] = p
         arrays['noise_rates'] = [o['noise_rate'] for o in learn.record.refits]
     np.savez_compressed(f, **{k:np.asarray(v) for k,v in arrays.items()})
 

@@ -14,10 +14,11 @@ from fastai.metrics import accuracy
 from fastcore.foundation import L
 from fastai_resup.callbacks import MixtureRefit, ReSup
 from fastai_resup.learner import resup_learner
-from fastai_resup.losses import WeightedLoss, gce_loss, hard_targs, running_mean, sce_loss
+from fastai_resup.losses import Pair, WeightedLoss, gce_loss, sce_loss
 from fastai_resup.mixture import BetaMixture, clean_lookup, mean_by_class
 from fastai_resup.networks import lite_names
 from fastai_resup.peers import Peer, peers
+from fastai_resup.trusted import share_shifts
 
 def parse(method):
     "Name and arguments of a method or schedule: 'resup:refit=pass,warmup=2'"
@@ -50,7 +51,7 @@ def given_prob(logits, y):
     ids = y.as_subclass(Tensor).expand(p.shape[:-1])
     return p.gather(-1, ids[...,None])[...,0]
 
-def class_shifts(p, given, k, shrink=20):
+def mixing_shifts(p, given, k, shrink=20):
     """What the log-odds of p(clean), (2, N), gain by class, (2, K): EM for each class's own share of the clean component, shared densities
 
     `shrink` labels with the share of all are added to each class"""
@@ -64,29 +65,17 @@ def class_shifts(p, given, k, shrink=20):
         share = (p.new_zeros(2, k).index_add(1, given, post) + shrink*overall_now)/(n+shrink)
     return (share.logit()-overall.logit()).float()
 
-def level_shifts(p, given, levels):
-    "What the log-odds of p(clean), (2, N), have to gain by class, (2, K), for the mean p(clean) of class c to become `levels[c]`"
-    counts = given>=0
-    p,given = p[:,counts].double().clamp(1e-4, 1-1e-4),given[counts]
-    k = len(levels)
-    low,high = p.new_full((2,k), -15),p.new_full((2,k), 15)
-    for _ in range(50):
-        middle = (low+high)/2
-        is_low = mean_by_class((p.logit() + middle[:,given]).sigmoid(), given, k)<levels
-        low,high = middle.where(is_low, low),high.where(is_low, middle)
-    return middle.float()
-
 class AblatedLoss(WeightedLoss):
-    "`WeightedLoss` by another judgement of the labels, by each network's own, or with log-odds shifted by class"
-    def __init__(self, judge, own, shifts=None, **kwargs):
+    "`WeightedLoss` by another judgement of the labels, or by each network's own"
+    def __init__(self, judge, own, **kwargs):
         super().__init__(**kwargs)
-        self.judge,self.own,self.shifts = judge,own,shifts
+        self.judge,self.own = judge,own
 
-    def weights(self, pair, targ):
-        now = self.judge(pair, targ)
-        w = self.weight_function(running_mean(now, *pair.past) if pair.past else now)
-        if self.shifts is not None: w = (w.logit() + self.shifts[:,hard_targs(targ)]).sigmoid()
-        if self.balance is not None: w = w*self.balance[:,hard_targs(targ)]
+    def judged(self, pair, targ):
+        judged = Pair(*pair)
+        judged.similarity = lambda targ: self.judge(pair, targ)
+        if pair.past: judged.with_past(*pair.past)
+        w = super().judged(judged, targ)
         return w.flip(0) if self.own else w
 
 class Ablation(ReSup):
@@ -107,28 +96,23 @@ class Ablation(ReSup):
         if self.mirror: self.hook = self.model.nets[1].register_forward_pre_hook(mirrored)
 
     def after_fit(self):
+        super().after_fit()
         if self.mirror: self.hook.remove()
 
     def similarity(self, pair, targ):
         if self.judge=='loss': return given_prob(torch.stack(tuple(pair)), targ)
         return super().similarity(pair, targ)
 
-    def fit_mixtures(self, sims, given):
-        super().fit_mixtures(sims, given)
-        if not self.classes: return
-        p = self.model.weight_function()(self.learn.record.mean if self.memory else sims)
-        self.shifts = self.shifts_by_class(p, given)
-        self.model.clean_by_class = mean_by_class((p.logit() + self.shifts[:,given.clamp(min=0)]).sigmoid(), given, len(self.dls.vocab))
-
-    def shifts_by_class(self, p, given):
+    def class_shifts(self, p, given):
+        if not self.classes: return super().class_shifts(p, given)
         k = len(self.dls.vocab)
-        if self.classes!='true': return class_shifts(p, given, k)
+        if self.classes!='true': return mixing_shifts(p, given, k)
         is_clean = (self.dls.true_targs==self.dls.train_targs).double().expand(2, -1)
-        return level_shifts(p, given, mean_by_class(is_clean, self.dls.train_targs, k)[0].clamp(0.02, 0.98))
+        return share_shifts(p, given, mean_by_class(is_clean, self.dls.train_targs, k)[0].clamp(0.02, 0.98))
 
     def weighted_loss(self):
         usual = super().weighted_loss()
-        return AblatedLoss(self.similarity, not self.swap, self.shifts if self.classes else None, **vars(usual))
+        return AblatedLoss(self.similarity, not self.swap, **vars(usual))
 
 base_losses = dict(ce=None, gce=gce_loss, sce=sce_loss)
 

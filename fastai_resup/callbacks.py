@@ -27,6 +27,7 @@ from fastai.torch_core import get_model
 from .losses import WeightedLoss, hard_targs, sce_loss
 from .mixture import (BetaMixture, DegenerateMixtureError, auroc, balance_factors, clean_lookup,
     component_densities, finite_similarities, mean_by_class, step_lookup)
+from .trusted import clean_shares, fixed_weights, reviewed_labels, share_shifts, with_reviewed
 from .passes import check_batches, check_paired, keep_order, ordered_pass, process_group
 
 # %% ../nbs/05_callbacks.ipynb #00000011
@@ -45,7 +46,7 @@ class MixtureRefit(Callback):
         refit:str='record',  # 'record' similarities while training, or 'pass' over the images after each epoch; the first is by a pass
         lookup=clean_lookup, # Function from a fitted estimator to p(clean) on a uniform grid; `step_lookup` is the authors'
         interpolate:bool=True, # Read the lookup by linear interpolation? False: its entry at floor(n*s), as the authors do
-        memory:bool=True,    # Judge a label by its mean similarity over all epochs so far? False: by that of one epoch, as the authors do
+        memory:bool=False,   # Weigh by p(clean) averaged over the last three epochs, as `LabelAudit` judges? False: by that of now alone
         history:bool|int=False, # Keep p(clean) after each refit? True: of the last 100 refits; a number: of that many
     ):
         if refit not in ('record','pass'): raise ValueError(f"refit must be 'record' or 'pass', not {refit!r}")
@@ -68,20 +69,25 @@ class MixtureRefit(Callback):
         if _images_are_mixed(self.learn): return
         self.seen = SeenSimilarities(self.dl)
         record = self.learn.record
-        if self.memory and record.n_mean and len(record.given)==len(self.dls.train_ds): self.past = record
+        if self.memory and record.n_past and len(record.given)==len(self.dls.train_ds): self.past = record
 
     def after_pred(self):
         "Tell the pair of former epochs"
         if not self.past: return
-        y = hard_targs(self.y).as_subclass(Tensor)
+        y = hard_targs(self.given()).as_subclass(Tensor)
         ids = self.seen.ids(self.iter, len(y))
         same_label = self.past.given[ids].to(y.device)==y
         mean = self.past.mean[:,ids].to(y.device)
-        self.pred.with_past(mean.where(same_label, float('nan')), self.past.n_mean)
+        self.pred.with_past(mean.where(same_label, float('nan')), self.past.n_past)
 
     def after_loss(self):
         "Keep the similarities of the batch"
-        if self.seen and self.refit=='record': self.seen.add(self.iter, self.similarity(self.pred, self.y), self.y)
+        y = self.given()
+        if self.seen and self.refit=='record': self.seen.add(self.iter, self.similarity(self.pred, y), y)
+
+    def given(self): # Class ids (B,), or soft labels (B, K)
+        "The labels of the batch that are judged"
+        return self.y
 
     def after_train(self):
         "Fit both mixtures"
@@ -117,18 +123,33 @@ class MixtureRefit(Callback):
         given:Tensor, # Given ids, shape (N,); -1 for images not seen
     ):
         "Fit each network's mixture to its similarities, and keep the record"
-        record = self.learn.record
-        given = given.where(sims.isfinite().all(0), -1)
-        record.see(sims, given)
-        record.by_mean = self.memory and not _images_are_mixed(self.learn)
-        if record.by_mean: sims,given = record.mean,record.given
         seen = given>=0
         fits,notes = zip(*[self.fit_network(i, s[seen]) for i,s in enumerate(sims)])
-        p = _p_clean(get_model(self.model), sims)
+        given = given.where(sims.isfinite().all(0), -1)
+        p,given = self._judge(sims, given)
         row = _summary(p, given, self.dls, notes)
-        record.add(fits, **row)
+        self.learn.record.add(fits, sims, **row)
         self._update_model(p, given, row['noise_rate'])
         if self.history: self._keep_history(p, given)
+
+    def _judge(self, sims, given):
+        "p(clean) of all labels, (2, N), averaged over epochs with `memory`, None without a mixture; and their ids, (N,)"
+        model,record = get_model(self.model),self.learn.record
+        model.class_shifts = torch.zeros_like(model.class_shifts)
+        p = _p_clean(model, sims, given)
+        if p is None: return None,given
+        shifts = self.class_shifts(p, given)
+        if shifts is not None:
+            model.class_shifts = shifts.to(model.lookup.device)
+            p = _p_clean(model, sims, given)
+        record.see(p.where(given>=0, float('nan')), given)
+        return (record.mean,record.given) if self.memory else (p,given)
+
+    def class_shifts(self,
+        p:Tensor,     # p(clean) by the mixtures, shape (2, N)
+        given:Tensor, # Given ids, shape (N,); -1 for images not seen
+    ):                # Shape (2, K), or None
+        "What the log-odds of p(clean) gain in each class; `ReSup(trusted=…)` knows"
 
     def fit_network(self,
         i:int, # Which network
@@ -176,11 +197,11 @@ def _images_are_mixed(learn):
     "Does a callback mix images, which then have no label of their own?"
     return any(isinstance(cb, MixHandler) or getattr(cb, 'mixes', False) for cb in learn.cbs)
 
-def _p_clean(model, sims):
-    "p(clean) of all similarities, (2, N) on the CPU; None without a mixture"
-    weight_function = model.weight_function()
-    if weight_function is None: return None
-    return weight_function(sims.to(model.lookup.device)).cpu()
+def _p_clean(model, sims, given):
+    "p(clean) of all labels, (2, N) on the CPU; None without a mixture"
+    device = model.lookup.device
+    p = model.p_clean(sims.to(device), given.clamp(min=0).to(device))
+    return None if p is None else p.cpu()
 
 def _summary(p, given, dls, notes):
     "Estimated noise rate, the AUROC of p(clean) where the true labels are known, and what went wrong"
@@ -281,7 +302,7 @@ class LossReweight(Callback):
         factors = None
         if self.balance and model.clean_by_class.shape[1]>1:
             factors = balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance)
-        return WeightedLoss(model.weight_function(), self.agreement, self.normalize, factors, self.base_loss)
+        return WeightedLoss(model.weight_function(), self.agreement, self.normalize, factors, self.base_loss, model.shifts)
 
 # %% ../nbs/05_callbacks.ipynb #50000005
 def _check_range(name, v, most=inf):
@@ -292,7 +313,7 @@ def _check_range(name, v, most=inf):
 
 # %% ../nbs/05_callbacks.ipynb #00000020
 presets = dict(reference=dict( # the authors' own program
-    estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False, memory=False,
+    estimator=BetaMixture(mode='exact', max_iter=10), refit='pass', lookup=step_lookup, interpolate=False,
     warmup=1, agreement=5., normalize=False, balance=0., base_loss=None))
 
 # %% ../nbs/05_callbacks.ipynb #00000021
@@ -302,12 +323,16 @@ class ReSup(MixtureRefit, LossReweight):
     `MixtureRefit` and `LossReweight` in one callback, with their arguments. `preset='reference'` sets mixture,
     weights and loss as in the authors' own program; arguments given beside it win.
 
-    Raises ValueError for an unknown preset, a number out of its range and where the epochs aren't counted,
-    TypeError for an unknown argument, or on a learner without two networks."""
+    `trusted` labels were reviewed: they are learned as decided with a weight of 1, dropped images aren't learned, and
+    they say how many labels of each class are clean, see `clean_shares`.
+
+    Raises ValueError for an unknown preset, a number out of its range, decisions that don't fit the training set, and
+    where the epochs aren't counted; TypeError for an unknown argument, or on a learner without two networks."""
     @delegates(MixtureRefit.__init__, keep=True)
     @delegates(LossReweight.__init__)
     def __init__(self,
         preset:str=None, # None: our defaults; 'reference': the authors' mixture, weights and loss
+        trusted=None, # Reviewed labels: decisions (a csv file, a table or a `Review`) about these training images, or a mask, bool (N,)
         **kwargs
     ):
         if preset is not None and preset not in presets:
@@ -319,17 +344,59 @@ class ReSup(MixtureRefit, LossReweight):
         if unknown: raise TypeError(f'ReSup has no argument {", ".join(unknown)}')
         MixtureRefit.__init__(self, **of_mixture)
         LossReweight.__init__(self, **of_weights)
-        self.preset = preset
+        self.preset,self.trusted = preset,trusted
+        self.reviewed = None # ids of the training labels, see `reviewed_labels`
+
+    def before_fit(self):
+        "Look up the reviewed labels"
+        super().before_fit()
+        if self.trusted is None or hasattr(self.learn, 'lr_finder'): return
+        if _images_are_mixed(self.learn):
+            raise ValueError('trusted labels belong to single images, and a callback mixes images: leave one of them out')
+        self.reviewed = reviewed_labels(self.trusted, self.dls.train_ds)
 
     def before_train(self):
         "First look at the mixture, then decide on the weights"
         MixtureRefit.before_train(self)
         LossReweight.before_train(self)
 
+    def before_batch(self):
+        "Put reviewed labels in the place of the given ones"
+        self.batch_given = None
+        if self.reviewed is None or not self.seen: return
+        y = self.y
+        ids = self.seen.ids(self.iter, len(y))
+        self.batch_reviewed = self.reviewed[ids].to(y.device)
+        self.batch_given = y
+        self.learn.yb = (with_reviewed(y, self.batch_reviewed),)
+
+    def given(self):
+        "The labels of the batch as they were given"
+        return self.y if self.batch_given is None else self.batch_given
+
     def after_pred(self):
         "Give the pair what both give it"
         MixtureRefit.after_pred(self)
         LossReweight.after_pred(self)
+        if self.batch_given is not None: self.pred.with_weights(fixed_weights(self.batch_reviewed))
+
+    def after_fit(self):
+        "Let go of the reviewed labels"
+        self.reviewed,self.batch_given = None,None
+
+    def warmup_loss(self):
+        "The base loss alone"
+        if self.reviewed is None: return super().warmup_loss()
+        return WeightedLoss(agreement=0., normalize=False, base_loss=self.base_loss)
+
+    def class_shifts(self, p, given):
+        "By the shares of clean labels, which the first refit finds"
+        if self.reviewed is None: return
+        record = self.learn.record
+        seen = given>=0
+        if record.shares is None:
+            record.shares = clean_shares(p.mean(0)[seen], given[seen], self.reviewed[seen], get_c(self.dls))
+        return share_shifts(p, given, record.shares)
 
 # %% ../nbs/05_callbacks.ipynb #50000006
 def _taken_by(callback, kwargs):

@@ -95,7 +95,7 @@ class ReSupLearner(Learner):
     """A `Learner` that trains a `PairedModel`.
 
     Without `ReSup()` both networks train with cross entropy: the baseline pair. What `ReSup` finds out stays in
-    `record` after the fit; `mixtures`, `similarities`, `mean_similarities`, `refits` and `p_clean_history` read
+    `record` after the fit; `mixtures`, `similarities`, `refits` and `p_clean_history` read
     it."""
     @delegates(Learner.__init__, but=['loss_func','splitter'])
     def __init__(self,
@@ -147,11 +147,6 @@ class ReSupLearner(Learner):
         return self.record.similarities
 
     @property
-    def mean_similarities(self): # Tensor (2, N), NaN for images that were never seen; None before the first refit
-        "The similarities averaged over all refits of these labels, in the order of the training images; not exported"
-        return self.record.mean
-
-    @property
     def refits(self)->list: # Dicts with epoch, noise_rate, auroc and note
         "A row per refit; `learn.record.table()` makes a table of them"
         return self.record.refits
@@ -167,34 +162,34 @@ class Record:
 
     `mixtures`: the estimator fitted to each network, None while there is none.
     `similarities`: those of the last refit, (2, N), NaN for images that weren't seen.
-    `mean`: similarities averaged over the last `n_mean` refits, all that had the labels `given` (N,); not exported.
-    `by_mean`: were the mixtures fitted to these?
+    `mean`: p(clean) by each network, (2, N), averaged over the last refits of the labels `given` (N,); not exported.
+    `n_past`: how many epochs count beside a new one.
+    `shares`: share of clean labels of each class, (K,), by reviewed labels; None without.
     `refits`: a dict per refit. `p_clean`: p(clean) of each refit, arrays (N,) of float16, where they are kept."""
     def __init__(self):
         self.mixtures,self.similarities = (None,None),None
         self.refits,self.p_clean = [],[]
-        self.by_mean = False
+        self.shares = None
         self.forget()
 
     def forget(self):
         "Begin a new mean, of other labels"
-        self.mean,self.given,self.n_mean = None,None,0
+        self.mean,self.given,self.n_past = None,None,0
 
     def __getstate__(self):
-        return {**self.__dict__, 'mean':None, 'given':None, 'n_mean':0}
+        return {**self.__dict__, 'mean':None, 'given':None, 'n_past':0}
 
     def see(self,
-        sims,         # Similarities of an epoch, tensor (2, N); NaN for images that weren't seen
+        p,            # p(clean) by each network in an epoch, tensor (2, N); NaN for images that weren't seen
         given,        # Given ids, tensor (N,); -1 for images that weren't seen
     ):
-        "Take up an epoch"
-        self.similarities = sims
+        "Average p(clean) over epochs; other labels begin a new mean"
         if not self.has_labels(given): self.forget()
-        if not self.n_mean: self.mean,self.given = sims,given
+        if self.given is None: self.mean,self.given = p,given
         else:
-            self.mean = running_mean(sims, self.mean, self.n_mean)
+            self.mean = running_mean(p, self.mean, self.n_past)
             self.given = given.where(given>=0, self.given)
-        self.n_mean += 1
+        self.n_past = min(self.n_past+1, 2) # three epochs are averaged
 
     def has_labels(self,
         given, # Ids, tensor (N,); -1 where one isn't known
@@ -206,10 +201,11 @@ class Record:
 
     def add(self,
         mixtures,     # Both fitted estimators
+        sims,         # Similarities they were fitted to, tensor (2, N)
         **row,        # What the table shows: noise_rate, auroc, note
     ):
         "Take up a refit"
-        self.mixtures = tuple(mixtures)
+        self.mixtures,self.similarities = tuple(mixtures),sims
         self.refits.append(dict(epoch=len(self.refits), **row))
 
     def add_p_clean(self,

@@ -79,7 +79,7 @@ class Pair(tuple):
     def __init__(self,
         *logits, # Two tensors of shape (B, K), or one sequence of two
     ):
-        self.loss_func,self._probs,self.past = None,None,None
+        self.loss_func,self._probs,self.past,self.fixed = None,None,None,None
 
     def with_loss(self,
         loss_func, # Function from (this pair, targets, reduction) to a scalar, or (B,) with reduction 'none'; None: both cross entropies
@@ -98,19 +98,19 @@ class Pair(tuple):
         return cosine_to_label(p.detach(), targ.as_subclass(Tensor))
 
     def with_past(self,
-        mean:Tensor, # Mean similarities of these images in former epochs, shape (2, B); NaN where there are none
+        mean:Tensor, # p(clean) of these labels averaged over former epochs, shape (2, B); NaN where it isn't known
         n:int,       # How many epochs
     ):               # The pair itself
-        "Judge the labels of this batch by former epochs, too, see `mean_similarity`"
+        "Weigh the labels of this batch by former epochs, too"
         self.past = mean,n
         return self
 
-    def mean_similarity(self,
-        targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
-    )->Tensor:       # Shape (2, B), without gradient
-        "The similarity averaged over this batch and former epochs, where `with_past` has told of them"
-        now = self.similarity(targ)
-        return running_mean(now, *self.past) if self.past else now
+    def with_weights(self,
+        fixed:Tensor, # Weights that are known, shape (B,): 1 for a reviewed label, 0 for a dropped image, NaN for all others
+    ):                # The pair itself
+        "Weigh these labels by what is known of them"
+        self.fixed = fixed
+        return self
 
     def probs(self)->tuple: # Two tensors of shape (2, B, K), float32, with gradient
         "Both networks' log-probabilities and probabilities, computed once"
@@ -185,6 +185,15 @@ def soft_accuracy(
     given = hard_targs(targ).as_subclass(Tensor)
     return (predicted==given).float().mean()
 
+# %% ../nbs/01_losses.ipynb #0d250003
+def shifted(
+    p:Tensor,      # p(clean) by each network, shape (2, B), within (0, 1)
+    shifts:Tensor, # See `share_shifts`, shape (2, K)
+    given:Tensor,  # Given class ids, shape (B,)
+)->Tensor:         # Shape (2, B)
+    "p(clean) whose log-odds are moved by class"
+    return (p.logit()+shifts[:,given].to(p.dtype)).sigmoid()
+
 # %% ../nbs/01_losses.ipynb #10000007
 class WeightedLoss:
     """The ReSup loss of a pair, on top of any base loss; `LossReweight` makes one for each epoch.
@@ -196,8 +205,9 @@ class WeightedLoss:
         normalize:bool=True, # Divide each network's loss by the sum of its weights instead of by B?
         balance:Tensor=None, # Factors of the weights by network and given class, shape (2, K), see `balance_factors`; None: 1
         base_loss=None, # Function from logits (B, K), float32, and targets to losses (B,), see `sce_loss`; None: cross entropy
+        shifts:Tensor=None, # What the log-odds of p(clean) gain by network and given class, shape (2, K), see `share_shifts`; None: 0
     ):
-        self.weight_function,self.balance = weight_function,balance
+        self.weight_function,self.balance,self.shifts = weight_function,balance,shifts
         self.agreement,self.normalize,self.base_loss = agreement,normalize,base_loss
 
     def weights(self,
@@ -205,9 +215,20 @@ class WeightedLoss:
         targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
     )->Tensor:       # Shape (2, B), without gradient; row m weighs the labels of the OTHER network
         "How clean each network finds each label"
+        w = self.judged(pair, targ)
+        return w if pair.fixed is None else pair.fixed.where(pair.fixed.isfinite(), w)
+
+    def judged(self,
+        pair:Pair,   # Logits of both networks
+        targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
+    )->Tensor:       # Shape (2, B), without gradient
+        "The weights by what the networks find alone"
         if self.weight_function is None: return targ.new_ones(2, len(targ), dtype=torch.float32)
-        w = self.weight_function(pair.mean_similarity(targ))
-        if self.balance is not None: w = w*self.balance[:,hard_targs(targ)]
+        w = self.weight_function(pair.similarity(targ))
+        given = hard_targs(targ)
+        if self.shifts is not None: w = shifted(w, self.shifts, given)
+        if pair.past: w = running_mean(w, *pair.past)
+        if self.balance is not None: w = w*self.balance[:,given]
         return w
 
     def __call__(self,

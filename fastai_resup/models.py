@@ -16,7 +16,7 @@ import torch
 from torch import nn, Tensor
 from fastcore.foundation import L
 from fastai.vision.learner import default_split
-from .losses import Pair
+from .losses import Pair, shifted
 from .mixture import p_clean
 
 # %% ../nbs/02_models.ipynb #0000000b
@@ -30,8 +30,9 @@ class PairedModel(nn.Module):
     `interpolate` says how the lookup is read;
     `noise_rate` is the noise rate that follows from it;
     `clean_by_class` (2, K) is the mean p(clean) of each given class;
+    `class_shifts` (2, K) is what reviewed labels add to the log-odds of p(clean) in each given class, 0 without;
     `epochs` (2,) counts the frozen and the unfrozen epochs trained so far."""
-    grids = 'lookup','density','hist','clean_by_class' # buffers whose size isn't always the same
+    grids = 'lookup','density','hist','clean_by_class','class_shifts' # buffers whose size isn't always the same
 
     def __init__(self,
         net0:nn.Module, # First network: images to logits (B, K)
@@ -46,6 +47,7 @@ class PairedModel(nn.Module):
         self.register_buffer('interpolate', torch.tensor(True))
         self.register_buffer('noise_rate', _unknown())
         self.register_buffer('clean_by_class', _unknown(2, 1))
+        self.register_buffer('class_shifts', torch.zeros(2, 1))
         self.register_buffer('epochs', torch.zeros(2, dtype=torch.long))
 
     def pair(self,
@@ -75,6 +77,22 @@ class PairedModel(nn.Module):
         if not self.has_mixture: return None
         lookup = self.lookup.cpu().double() if exact else self.lookup
         return partial(p_clean, lookup=lookup.clamp(1e-4, 1-1e-4), interpolate=bool(self.interpolate), clip=None)
+
+    @property
+    def shifts(self): # Shape (2, K), or None
+        "What reviewed labels add to the log-odds of p(clean) by class, where there are some"
+        return self.class_shifts if self.class_shifts.any() else None
+
+    def p_clean(self,
+        sims:Tensor,  # Similarities, shape (2, N)
+        given:Tensor, # Given class ids, shape (N,)
+        exact:bool=False, # In float64, on the CPU? See `weight_function`
+    ):                # Shape (2, N); None without a mixture
+        "p(clean) of labels"
+        weight_function = self.weight_function(exact)
+        if weight_function is None: return None
+        p = weight_function(sims)
+        return p if self.shifts is None else shifted(p, self.shifts.to(p.device), given)
 
     def set_mixture(self,
         i:int,   # Which network

@@ -100,7 +100,7 @@ def test_fit_flat_cos(learn):
     lrs = [o['lrs'][-1] for o in spy.seen]
     assert spy.weighted(20) and lrs[:15]==[1e-2]*15 and lrs[-1]<1e-3 and lrs[15:]==sorted(lrs[15:], reverse=True)
 
-@feature('`fine_tune`', 'works, with a note', 'Trains all layers at one rate, as `fine_tune(5, freeze_epochs=0, lr_mult=1)` of a fastai learner. `fine_tune(1)` is all warm-up and weighs nothing. Frozen epochs (`freeze_epochs=1`) don't count as warm-up.')
+@feature('`fine_tune`', 'works, with a note', 'Trains all layers at one rate, as `fine_tune(5, freeze_epochs=0, lr_mult=1)` of a fastai learner. `fine_tune(1)` is all warm-up and weighs nothing. Frozen epochs (`freeze_epochs=1`) do not count as warm-up.')
 def test_fine_tune(make):
     learn,spy,bodies = make(warm=False),Spy(),[]
     bodies.append(weights(learn, 0))
