@@ -17,6 +17,7 @@ arguments, `--schedule fine_tune:freeze_epochs=1,lr_mult=2`), the figures of the
 is finished and not run again unless `--again` is given. `methods.py` has the methods, `report.py` grid and tables."""
 import argparse, multiprocessing, os, re, subprocess, tarfile, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from fastai_resup.losses import running_mean, similarity
 from fastai_resup.mixture import auroc
 from fastai_resup.models import log_mean_prob
 from fastai_resup.networks import speed_up_cpu
-from fastai_resup.passes import keep_order, ordered_pass
+from fastai_resup.passes import item_names, keep_order, ordered_pass
 from methods import make_cbs, make_pair, parse
 from report import estimate, grid, keys, plots, read_runs, tables
 
@@ -197,6 +198,14 @@ def peak_mb():
     "Peak resident memory of this process"
     with open('/proc/self/status') as f: return next(int(l.split()[1]) for l in f if l.startswith('VmHWM'))/1024
 
+def review(dls, n, seed):
+    "Decisions about `n` training labels chosen at random, made by the true ones"
+    files,true = item_names(dls.train_ds),dls.true_targs.tolist()
+    chosen = np.random.default_rng((seed, 150)).permutation(len(files))[:n]
+    rows = [(files[i], dls.train_targs[i].item(), true[i]) for i in chosen]
+    decided = [(f, dls.vocab[y], 'keep' if y==t else 'relabel', '' if y==t else dls.vocab[t]) for f,y,t in rows]
+    return pd.DataFrame(decided, columns=['file','label','decision','new_label'])
+
 def train(learn, schedule, epochs, cbs):
     "Train a pair; its seconds"
     start = time.perf_counter()
@@ -211,10 +220,11 @@ def train(learn, schedule, epochs, cbs):
 def run(path, method, schedule, epochs, noise, seed, split, keep=None, n=None):
     "Train one pair and score it; the seed decides images' order, augmentation, heads and dropout"
     set_seed(seed, reproducible=True)
-    learn = make_pair(make_dls(path, seed, split, noise, n=n), method)
+    dls = make_dls(path, seed, split, noise, n=n)
+    learn = make_pair(dls, method)
     speed_up_cpu(learn.model)
     trace = Trace()
-    cbs = [TrainAlone(), *L(make_cbs(method)), *[trace]*bool(keep)]
+    cbs = [TrainAlone(), *L(make_cbs(method, partial(review, dls, seed=seed))), *[trace]*bool(keep)]
     res = dict(train_s=train(learn, schedule, epochs, cbs), peak_mb=peak_mb())
     z,z_valid = logits(learn),logits(learn, learn.dls.valid)
     if keep: keep_outputs(learn, keep, trace, z, z_valid)

@@ -121,8 +121,10 @@ def raw_posterior(estimator):
     x = np.linspace(0, 1, 1001)[:,None]
     return estimator.predict_proba(x)[:,np.argmax(estimator.means_)]
 
-def make_cbs(method):
+def make_cbs(method, review=None):
     """The callback of a method; None for the baseline pair
+
+    `trusted=150` lets `review`, a function, decide about that many labels.
 
     Beside the arguments of its callback a method takes `arch` and `head`, which are `make_pair`'s. `audit=1` lets a `MixtureRefit` watch a
     method that has none, so that `LabelAudit` can judge its labels. For `ReSup`: `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the
@@ -131,6 +133,7 @@ def make_cbs(method):
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
     watched = kwargs.pop('audit', 0)
+    if 'trusted' in kwargs: kwargs['trusted'] = review(kwargs['trusted'])
     cb = _make_cb(name, kwargs)
     return [*L(cb), MixtureRefit()] if watched else cb
 
