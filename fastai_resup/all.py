@@ -4,6 +4,7 @@ from .losses import ReSupLoss, WeightedLoss, gce_loss, sce_loss, similarity, sof
 from .models import PairedModel
 from .networks import create_net, lite_weights, read_weights, speed_up_cpu
 from .passes import ordered_pass
+from .trusted import clean_shares, reviewed_labels
 from .callbacks import EpochCount, LossReweight, MixtureRefit, PairMetrics, ReSup, presets
 from .learner import ReSupLearner, resup_learner
 from .checkpoint import Checkpoint

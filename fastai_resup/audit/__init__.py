@@ -8,3 +8,4 @@ from .saved import *
 from .noise_rates import *
 from .decisions import *
 from .page import *
+from .ask import *
