@@ -366,9 +366,10 @@ class ReSup(MixtureRefit, LossReweight):
         if self.reviewed is None or not self.seen: return
         y = self.y
         ids = self.seen.ids(self.iter, len(y))
-        self.batch_reviewed = self.reviewed[ids].to(y.device)
+        reviewed = self.reviewed[ids].to(y.device)
         self.batch_given = y
-        self.learn.yb = (with_reviewed(y, self.batch_reviewed),)
+        self.batch_reviewed = reviewed
+        self.learn.yb = (with_reviewed(y, reviewed),)
 
     def given(self):
         "The labels of the batch as they were given"
@@ -393,9 +394,11 @@ class ReSup(MixtureRefit, LossReweight):
         "By the shares of clean labels, which the first refit finds"
         if self.reviewed is None: return
         record = self.learn.record
-        seen = given>=0
         if record.shares is None:
-            record.shares = clean_shares(p.mean(0)[seen], given[seen], self.reviewed[seen], get_c(self.dls))
+            seen = given>=0
+            mean = p.mean(0)
+            n_classes = get_c(self.dls)
+            record.shares = clean_shares(mean[seen], given[seen], self.reviewed[seen], n_classes)
         return share_shifts(p, given, record.shares)
 
 # %% ../nbs/05_callbacks.ipynb #50000006

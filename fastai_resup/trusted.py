@@ -31,8 +31,9 @@ def reviewed_labels(
     Decisions are made about labels as `ds` has them. Raises ValueError for decisions that don't fit, naming them, for a
     mask of another length, and where nothing is reviewed."""
     labelled = Labelled.from_dataset(ds, item_names(ds))
-    if isinstance(trusted, (str,Path,pd.DataFrame)) or hasattr(trusted, 'decisions'): res = _decided(trusted, labelled)
-    else: res = _masked(trusted, labelled)
+    has_decisions = isinstance(trusted, (str,Path,pd.DataFrame)) or hasattr(trusted, 'decisions')
+    find = _decided if has_decisions else _masked
+    res = find(trusted, labelled)
     if (res==-1).all(): raise ValueError('trusted names no training image: nothing was reviewed')
     return res
 
@@ -45,12 +46,12 @@ def _ids(labelled):
 def _decided(trusted, labelled):
     "Reviewed ids from decisions"
     ids,given = _ids(labelled)
-    decisions = decisions_from(trusted, labelled)
-    place = {f:i for i,f in enumerate(labelled.df['file'])}
-    res = torch.full((len(given),), -1)
-    for row in decisions.itertuples(index=False):
-        i = place[row.file]
-        if row.decision=='keep': res[i] = given[i]
+    decided = {o.file:o for o in decisions_from(trusted, labelled).itertuples()}
+    res = torch.full_like(given, -1)
+    for i,file in enumerate(labelled.df['file']):
+        row = decided.get(file)
+        if row is None: continue
+        elif row.decision=='keep': res[i] = given[i]
         elif row.decision=='drop': res[i] = -2
         else: res[i] = ids[row.new_label]
     return res
@@ -60,8 +61,9 @@ def _masked(trusted, labelled):
     _,given = _ids(labelled)
     mask = torch.as_tensor(np.asarray(trusted))
     if mask.dtype==torch.bool and mask.shape==given.shape: return given.where(mask, -1)
-    raise ValueError(f'trusted must be a csv file or table of decisions, a Review, or {len(given)} values that are true or false, '
-                     f'one for each training image; this has the shape {tuple(mask.shape)} and the type {mask.dtype}')
+    raise ValueError(
+        f'trusted must be a csv file or table of decisions, a Review, or {len(given)} values that are true or false, '
+        f'one for each training image; this has the shape {tuple(mask.shape)} and the type {mask.dtype}')
 
 # %% ../nbs/08_trusted.ipynb #c2500015
 def with_reviewed(
@@ -77,7 +79,8 @@ def fixed_weights(
     reviewed:Tensor, # Reviewed ids, shape (B,)
 )->Tensor:           # Shape (B,): 1 for a reviewed label, 0 for a dropped image, NaN for all others
     "Weights that needn't be judged"
-    return torch.where(reviewed>=0, 1., torch.where(reviewed==-2, 0., float('nan')))
+    fixed = (reviewed>=0).float()
+    return fixed.where(reviewed!=-1, float('nan'))
 
 # %% ../nbs/08_trusted.ipynb #c250000b
 def clean_shares(

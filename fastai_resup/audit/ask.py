@@ -8,6 +8,7 @@ Docs: https://owner.github.io/fastai_resup/audit/ask.html.md"""
 __all__ = []
 
 # %% ../../nbs/audit/09_ask.ipynb #a5c00003
+from functools import partial
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
@@ -24,39 +25,70 @@ def ask(self:LabelAudit,
 
     Raises ValueError for less than one image, and for decisions that don't fit the audit."""
     if n<1: raise ValueError(f'n is a number of images, at least 1, not {n}')
-    p,given = self.df['p_clean'].to_numpy(),self.labels
-    doubt = p*(1-p)
-    reviewed = np.zeros(len(p), bool)
-    if decided is not None: reviewed = self.df['file'].isin(decisions_from(decided, self)['file']).to_numpy()
-    chosen = []
-    for c,size in enumerate(_images_by_class(doubt, given, reviewed, n, len(self.vocab))):
-        left = np.flatnonzero((given==c) & ~reviewed)
-        left = left[np.argsort(self.rank[left], kind='stable')]
-        chosen.append(left[_spread(doubt[left], size)])
-    chosen = np.concatenate(chosen)
-    return self.df.iloc[chosen[np.argsort(self.rank[chosen], kind='stable')]]
+    labels = _labels(self, decided)
+    sizes = _images_by_class(labels, n, len(self.vocab))
+    left = labels[~labels['reviewed']].sort_values('rank', kind='stable')
+    chosen = [_spread(rows, sizes[c]) for c,rows in left.groupby('given')]
+    chosen = pd.concat(chosen)
+    chosen = chosen.sort_values('rank', kind='stable')
+    return self.df.iloc[chosen.index]
 
 # %% ../../nbs/audit/09_ask.ipynb #a5c00007
-def _images_by_class(doubt, given, reviewed, n, k):
-    "How many images to choose of each class, (K,)"
-    n_left = np.bincount(given[~reviewed], minlength=k)
-    effect = np.bincount(given, doubt, k) # on the number of clean labels, of a change in the level's log-odds
-    typical = effect/np.bincount(given, minlength=k).clip(1)
-    information = 1. + np.bincount(given, doubt*reviewed, k) # of a prior with a standard deviation of 1, and of the reviewed labels
-    sizes = np.zeros(k, int)
-    for _ in range(min(n, n_left.sum())):
-        variance = effect**2/information
-        gain = variance - effect**2/(information+typical)
-        c = np.where(sizes<n_left, gain, -1).argmax()
-        sizes[c] += 1
-        information[c] += typical[c]
-    return sizes
+def _labels(audit, decided):
+    "A row per image: given id, rank, doubt, which is the variance of clean, and whether a decision was made about it"
+    p = audit.df['p_clean'].to_numpy()
+    labels = pd.DataFrame(dict(given=audit.labels))
+    labels['rank'] = audit.rank
+    labels['doubt'] = p*(1-p)
+    labels['reviewed'] = False
+    if decided is None: return labels
+    files = decisions_from(decided, audit)['file']
+    labels['reviewed'] = audit.df['file'].isin(files).to_numpy()
+    return labels
 
-def _spread(doubt, n):
-    "`n` places in an order, at equal steps of the doubt that has been passed"
-    if not n: return np.zeros(0, int)
-    passed = np.cumsum(doubt + 0.1*doubt.mean() + 1e-9)
-    steps = (np.arange(n)+0.5)/n*passed[-1]
-    places = np.unique(np.searchsorted(passed, steps))
-    others = np.setdiff1d(np.argsort(-doubt, kind='stable'), places, assume_unique=True)
-    return np.sort(np.concatenate([places, others[:n-len(places)]]))
+def _images_by_class(labels, n, k):
+    "How many images to choose of each class, (K,): those that take most from the variance of its number of clean labels"
+    effect,typical,known,left = _class_sums(labels, k)
+    gains = map(_gains, effect, known, typical, left)
+    gains = np.concatenate(list(gains))
+    best = np.argsort(-gains, kind='stable')
+    classes = np.repeat(np.arange(k), left)
+    chosen = classes[best[:n]]
+    return np.bincount(chosen, minlength=k)
+
+def _class_sums(labels, k):
+    """By class, (K,) each: what a change in its log-odds does to its number of clean labels, the information of a typical review, what is
+    known before (a prior with a standard deviation of 1, and the reviewed labels), and how many images are left"""
+    sums = partial(np.bincount, labels['given'], minlength=k)
+    size = sums()
+    effect = sums(labels['doubt'])
+    typical = effect/size.clip(1)
+    of_reviewed = labels['doubt'].where(labels['reviewed'], 0)
+    known = 1 + sums(of_reviewed)
+    n_reviewed = sums(labels['reviewed']).astype(int)
+    return effect,typical,known,size-n_reviewed
+
+def _gains(effect, known, typical, n):
+    "What each of `n` reviews takes from the variance"
+    information = known + typical*np.arange(n+1)
+    variance = effect**2/information
+    return -np.diff(variance)
+
+def _spread(rows, n):
+    "`n` of a class's rows, at equal steps of the doubt that has been passed"
+    if not n: return rows[:0]
+    doubt = rows['doubt'].to_numpy()
+    places = _at_equal_steps(doubt, n)
+    most_doubtful = np.argsort(-doubt, kind='stable')
+    others = np.setdiff1d(most_doubtful, places, assume_unique=True)
+    n_left = n - len(places)
+    places = [*places, *others[:n_left]]
+    return rows.iloc[places]
+
+def _at_equal_steps(doubt, n):
+    "At most `n` places where the sum of the doubt passes equal steps"
+    least = 0.1*doubt.mean() + 1e-9
+    passed = np.cumsum(doubt+least)
+    steps = (np.arange(n)+0.5)/n
+    places = np.searchsorted(passed, steps*passed[-1])
+    return np.unique(places)

@@ -61,7 +61,7 @@ class LabelAudit:
         if not model.has_mixture:
             raise ValueError('The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.')
         df,vocab,probs = _predictions(learn, dl)
-        sims = torch.from_numpy(pair_similarities(df)).float()
+        sims = torch.tensor(pair_similarities(df), dtype=torch.float32)
         given = torch.from_numpy(class_ids(df['label'], vocab))
         p,history = model.p_clean(sims, given, exact=True),None
         if dl is None: p,history = _recorded(learn.record, p, given)
