@@ -115,6 +115,7 @@ class PairedModel(nn.Module):
         for name in self.grids:
             values = state_dict.get(prefix+name)
             if values is not None: setattr(self, name, getattr(self, name).new_empty(values.shape))
+        state_dict.setdefault(prefix+'class_shifts', self.class_shifts) # weights saved before there were some
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 # %% ../nbs/02_models.ipynb #20000001

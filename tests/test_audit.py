@@ -63,22 +63,20 @@ def test_every_column_by_hand(faces):
     assert df.true.tolist()==[f.parent.name for f in dls.train_files]
     assert (df.true!=df.label).sum()==6
 
-def test_labels_are_judged_by_all_epochs(faces):
-    "The values are the mixtures' means; their order is that of the similarity averaged over all epochs and this pass, if those were of the same labels"
+def test_labels_are_judged_by_the_last_epochs(faces):
+    "p(clean) is the mean of this pass and of the two epochs before, if those were of the same labels"
     dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0)
     learn = pair(dls)
     with learn.no_bar(), learn.no_logging(): learn.fit(6, 0.05, cbs=ReSup())
-    df,past = LabelAudit.from_learner(learn).df,learn.mean_similarities.numpy()
-    assert learn.record.n_mean==len(learn.refits)==6
-    now = df[['similarity_0','similarity_1']].to_numpy().T
-    mean = (6*past+now)/7
-    follows = lambda p,by: np.diff(by[np.lexsort((by, p))]).min()>-1e-6 # but for rounding
-    assert follows(df.p_clean, mean.mean(0)) and sorted(df.p_clean)==sorted(df[['p_clean_0','p_clean_1']].mean(axis=1))
-    assert all(follows(df[f'p_clean_{i}'], mean[i]) for i in range(2))
-    other = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=1, num_workers=0)
-    learn.dls = other                                              # the same images with other labels
+    def both(df, columns): return df[[f'{columns}_{i}' for i in range(2)]].to_numpy().T
+    def now(df): return learn.model.p_clean(torch.tensor(both(df, 'similarity')), dls.train_targs, exact=True).numpy()
     df = LabelAudit.from_learner(learn).df
-    np.testing.assert_allclose(df.p_clean, df[['p_clean_0','p_clean_1']].mean(axis=1))
+    np.testing.assert_allclose(both(df, 'p_clean'), (now(df)+2*learn.record.mean.numpy())/3, rtol=1e-4)
+    np.testing.assert_allclose(df.p_clean, both(df, 'p_clean').mean(0))
+    assert learn.record.n_past==2 and np.abs(both(df, 'p_clean')-now(df)).max()>0.01
+    learn.dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=1, num_workers=0) # the same images with other labels
+    df = LabelAudit.from_learner(learn).df
+    np.testing.assert_allclose(both(df, 'p_clean'), now(df), rtol=1e-4)
 
 def test_fastai_folder(faces):
     dls = ImageDataLoaders.from_folder(faces, bs=8, num_workers=0, item_tfms=Resize(16))
@@ -370,6 +368,7 @@ def test_sure_labels_have_an_order_too(faces):
     for i in range(2): learn.model.lookup[i] = clean_lookup(BetaMixture().fit(np.r_[np.random.default_rng(i).beta(2, 8, 300), np.random.default_rng(i).beta(80, 2, 700)][:,None]))
     exact,single = learn.model.weight_function(exact=True)(sims),learn.model.weight_function()(sims)
     assert (exact.diff(dim=1)>0).all() and (single.diff(dim=1)==0).any()
+    learn.record.forget()                                         # so that this pass judges alone
     torch.testing.assert_close(exact.float(), single, atol=1e-6, rtol=0)
     df = LabelAudit.from_learner(learn).df
     want = learn.model.weight_function(exact=True)(torch.tensor(df[['similarity_0','similarity_1']].to_numpy().T, dtype=torch.float32))

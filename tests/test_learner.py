@@ -109,9 +109,9 @@ def test_resup_after_plain_epochs_fits_a_mixture_first(learn):
 def test_names_of_the_record_are_read_only(learn):
     learn.fit(2, cbs=ReSup(history=True))
     r = learn.record
-    assert learn.mixtures is r.mixtures and learn.similarities is r.similarities and learn.mean_similarities is r.mean and learn.refits is r.refits and learn.p_clean_history is r.p_clean
-    assert r.table().columns.tolist()==['epoch','noise_rate','auroc','note'] and len(r.table())==len(r.p_clean)==r.n_mean==2
-    for name in ('mixtures','similarities','mean_similarities','refits','p_clean_history'):
+    assert learn.mixtures is r.mixtures and learn.similarities is r.similarities and learn.refits is r.refits and learn.p_clean_history is r.p_clean
+    assert r.table().columns.tolist()==['epoch','noise_rate','auroc','note'] and len(r.table())==len(r.p_clean)==r.n_past==2
+    for name in ('mixtures','similarities','refits','p_clean_history'):
         with pytest.raises(AttributeError): setattr(learn, name, None)
 
 def test_exported_record_is_small(learn, tmp_path):
@@ -119,7 +119,7 @@ def test_exported_record_is_small(learn, tmp_path):
     learn.fit(2, cbs=ReSup())
     learn.export(tmp_path/'e.pkl')
     loaded = load_learner(tmp_path/'e.pkl')
-    assert loaded.mean_similarities is None and learn.record.n_mean==2 and repr(loaded.refits)==repr(learn.refits)
+    assert loaded.record.mean is None and learn.record.mean.shape==(2,84) and repr(loaded.refits)==repr(learn.refits)
 
 def test_what_is_not_training_leaves_the_mixture_alone(learn, tmp_path):
     learn.path = tmp_path

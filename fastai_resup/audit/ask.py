@@ -70,7 +70,8 @@ def _class_sums(labels, k):
 
 def _gains(effect, known, typical, n):
     "What each of `n` reviews takes from the variance"
-    information = known + typical*np.arange(n+1)
+    reviews = np.arange(n+1)
+    information = known + typical*reviews
     variance = effect**2/information
     return -np.diff(variance)
 
@@ -89,6 +90,7 @@ def _at_equal_steps(doubt, n):
     "At most `n` places where the sum of the doubt passes equal steps"
     least = 0.1*doubt.mean() + 1e-9
     passed = np.cumsum(doubt+least)
-    steps = (np.arange(n)+0.5)/n
-    places = np.searchsorted(passed, steps*passed[-1])
+    middle = np.arange(n) + 0.5
+    steps = middle/n*passed[-1]
+    places = np.searchsorted(passed, steps)
     return np.unique(places)
