@@ -39,7 +39,7 @@ from fastai_resup.models import log_mean_prob
 from fastai_resup.networks import speed_up_cpu
 from fastai_resup.passes import item_names, keep_order, ordered_pass
 from methods import make_cbs, make_pair, parse
-from report import estimate, grid, keys, plots, read_runs, tables
+from report import estimate, grid, keys, log_rows, plots, read_runs, tables
 
 here = Path(__file__).parent
 
@@ -347,6 +347,7 @@ def arguments():
     p.add_argument('--short', nargs='?', type=int, const=1000, metavar='N',
                    help='N training images (1000), 3 epochs, seed 10 on dev: does everything work? Nothing goes into --out')
     p.add_argument('--table', action='store_true', help='print the tables of --out and stop')
+    p.add_argument('--log', action='store_true', help='print all rows of --out as the end of LOG.md shows them, and stop')
     p.add_argument('--plot', type=Path, help='folder to write the pictures of --out to')
     a = p.parse_args()
     if not a.epochs: a.epochs = 3 if a.short else 8-parse(a.schedule)[1].get('freeze_epochs', 0)
@@ -359,8 +360,9 @@ def main():
     a = arguments()
     runs = read_runs(a.out)
     if a.table: print(tables(runs))
+    if a.log: print(log_rows(runs))
     if a.plot: print(*plots(runs, a.plot), sep='\n')
-    if a.table or a.plot: return
+    if a.table or a.log or a.plot: return
     plan = plan_runs(a, runs)
     how_long = '' if a.short else estimate(plan, runs)
     print(f'{len(plan)} runs to do{how_long}', *[' '.join(map(str, o.values())) for o in plan], sep='\n', flush=True)

@@ -169,6 +169,27 @@ def tables(runs):
         res.append(f'{s[0]}, {s[1]}, {s[2]} epochs, noise {s[3]}\n\n'+table(rows, planned.method.unique()))
     return '\n\n'.join(res)
 
+noise_words = {
+    **{f'sym{p}':f'{p} % of the labels replaced at random' for p in (10, 20, 30, 50)},
+    'pair30':'30 % of the labels of each class replaced by the next class', 'clean':'clean labels',
+    'votes1':'the label of one annotator', 'votes3':'the label of the first of three annotators who disagrees'}
+
+def log_rows(runs):
+    "Every row of `runs` as the end of LOG.md shows them, seeds together"
+    runs = with_one(runs)
+    shown = ['one','acc_ensemble','acc_class_mean','memorised','auroc','auroc_within','auroc_audit','noise_rate']
+    titles = ['one network','ensemble','class-mean accuracy','noisy labels memorised','AUROC','AUROC within classes',
+              'AUROC of LabelAudit','estimated noise rate']
+    res = []
+    for (split,schedule,noise),part in runs.groupby(['split','schedule','noise'], sort=False):
+        lines = head('run', 'seeds', *titles, 'commit')
+        for method,rows in part.groupby('method'):
+            commits = ', '.join(sorted(rows.commit.dropna().unique()))
+            cells = [cell(rows[c]).replace('-', '') for c in shown]
+            lines.append(line(f'`{method}`', seeds_of(rows.seed), *cells, commits))
+        res.append(f'### `{split}`, `{schedule}`, {noise_words[noise]}\n\n'+'\n'.join(lines))
+    return '\n\n'.join(res)
+
 def plot_accuracy(runs, ax):
     "One network and ensemble for each method of one setting, mean over seeds with every seed as a point"
     runs = with_one(runs)

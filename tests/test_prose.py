@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT/'benchmarks'))
+from report import noise_words
 PAGES = sorted((ROOT/'nbs'/'tutorials').glob('*.ipynb')) + sorted((ROOT/'nbs'/'explanations').glob('*.ipynb'))
 READ = [o for o in PAGES if o.stem in ('02_when_it_helps','03_how_it_compares')] # train nothing
 NOISE = {'30 % at random':'sym30', '50 % at random':'sym50', '60 % at random':'sym60', 'clean':'clean', '30 % to the next class':'pair30', '40 % to the next class':'pair40', '105 images':'tiny'}
@@ -153,8 +155,7 @@ def test_all_rows_of_the_log():
         setting = tuple(re.findall(r'`([^`]+)`', part.splitlines()[0])) + (part.splitlines()[0].split(', ', 2)[2],)
         for line in part.splitlines():
             if line.startswith('| `'): shown[(*setting, line.split('`')[1])] = [o.strip() for o in line.split('|')[2:-1]]
-    words = {'10 % of the labels replaced at random':'sym10', '20 % of the labels replaced at random':'sym20', '30 % of the labels replaced at random':'sym30', '50 % of the labels replaced at random':'sym50',
-        '30 % of the labels of each class replaced by the next class':'pair30', 'clean labels':'clean'}
+    words = {v:k for k,v in noise_words.items()}
     shown = {(split, schedule, words[noise], method):row for (split,schedule,noise,method),row in shown.items()}
     groups = dict(list(frame.groupby(['split','schedule','noise','method'])))
     assert set(shown)==set(groups)
