@@ -74,7 +74,6 @@ class AblatedLoss(WeightedLoss):
     def judged(self, pair, targ):
         judged = Pair(*pair)
         judged.similarity = lambda targ: self.judge(pair, targ)
-        if pair.past: judged.with_past(*pair.past)
         w = super().judged(judged, targ)
         return w.flip(0) if self.own else w
 

@@ -46,7 +46,6 @@ class MixtureRefit(Callback):
         refit:str='record',  # 'record' similarities while training, or 'pass' over the images after each epoch; the first is by a pass
         lookup=clean_lookup, # Function from a fitted estimator to p(clean) on a uniform grid; `step_lookup` is the authors'
         interpolate:bool=True, # Read the lookup by linear interpolation? False: its entry at floor(n*s), as the authors do
-        memory:bool=False,   # Weigh by p(clean) averaged over the last three epochs, as `LabelAudit` judges? False: by that of now alone
         history:bool|int=False, # Keep p(clean) after each refit? True: of the last 100 refits; a number: of that many
     ):
         if refit not in ('record','pass'): raise ValueError(f"refit must be 'record' or 'pass', not {refit!r}")
@@ -54,7 +53,6 @@ class MixtureRefit(Callback):
         store_attr()
         self.estimator = ifnone(estimator, BetaMixture(max_iter=100))
         self.seen = None # `SeenSimilarities` of the epoch, while it trains
-        self.past = None # the record, where it knows former epochs of these labels
 
     def before_fit(self):
         "Refuse a learner that can't train a pair"
@@ -62,23 +60,12 @@ class MixtureRefit(Callback):
 
     def before_train(self):
         "Start to record, or catch up with a fit where the networks are trained and have no mixture yet"
-        self.seen,self.past = None,None
+        self.seen = None
         if hasattr(self.learn, 'lr_finder'): return
         model = get_model(self.model)
         if model.epochs.sum()>0 and not model.has_mixture: self.fit_mixtures(*self.show_all())
         if _images_are_mixed(self.learn): return
         self.seen = SeenSimilarities(self.dl)
-        record = self.learn.record
-        if self.memory and record.n_past and len(record.given)==len(self.dls.train_ds): self.past = record
-
-    def after_pred(self):
-        "Tell the pair of former epochs"
-        if not self.past: return
-        y = hard_targs(self.given()).as_subclass(Tensor)
-        ids = self.seen.ids(self.iter, len(y))
-        same_label = self.past.given[ids].to(y.device)==y
-        mean = self.past.mean[:,ids].to(y.device)
-        self.pred.with_past(mean.where(same_label, float('nan')), self.past.n_past)
 
     def after_loss(self):
         "Keep the similarities of the batch"
@@ -94,7 +81,7 @@ class MixtureRefit(Callback):
         if hasattr(self.learn, 'lr_finder'): return
         recorded = self.seen and self.seen.batches and get_model(self.model).has_mixture
         self.fit_mixtures(*(self.recorded() if recorded else self.show_all()))
-        self.seen,self.past = None,None
+        self.seen = None
 
     def similarity(self,
         pair, # `Pair` of logits
@@ -126,24 +113,24 @@ class MixtureRefit(Callback):
         seen = given>=0
         fits,notes = zip(*[self.fit_network(i, s[seen]) for i,s in enumerate(sims)])
         given = given.where(sims.isfinite().all(0), -1)
-        p,given = self._judge(sims, given)
+        p = self._judge(sims, given)
         row = _summary(p, given, self.dls, notes)
         self.learn.record.add(fits, sims, **row)
         self._update_model(p, given, row['noise_rate'])
         if self.history: self._keep_history(p, given)
 
     def _judge(self, sims, given):
-        "p(clean) of all labels, (2, N), averaged over epochs with `memory`, None without a mixture; and their ids, (N,)"
-        model,record = get_model(self.model),self.learn.record
+        "p(clean) of all labels, (2, N), after reviewed ones had their say; None without a mixture"
+        model = get_model(self.model)
         model.class_shifts = torch.zeros_like(model.class_shifts)
         p = _p_clean(model, sims, given)
-        if p is None: return None,given
+        if p is None: return None
         shifts = self.class_shifts(p, given)
         if shifts is not None:
             model.class_shifts = shifts.to(model.lookup.device)
             p = _p_clean(model, sims, given)
-        record.see(p.where(given>=0, float('nan')), given)
-        return (record.mean,record.given) if self.memory else (p,given)
+        self.learn.record.see(p.where(given>=0, float('nan')), given)
+        return p
 
     def class_shifts(self,
         p:Tensor,     # p(clean) by the mixtures, shape (2, N)
@@ -376,9 +363,8 @@ class ReSup(MixtureRefit, LossReweight):
         return self.y if self.batch_given is None else self.batch_given
 
     def after_pred(self):
-        "Give the pair what both give it"
-        MixtureRefit.after_pred(self)
-        LossReweight.after_pred(self)
+        "Give the pair its loss, and the weights that are known"
+        super().after_pred()
         if self.batch_given is not None: self.pred.with_weights(fixed_weights(self.batch_reviewed))
 
     def after_fit(self):

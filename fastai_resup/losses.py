@@ -79,7 +79,7 @@ class Pair(tuple):
     def __init__(self,
         *logits, # Two tensors of shape (B, K), or one sequence of two
     ):
-        self.loss_func,self._probs,self.past,self.fixed = None,None,None,None
+        self.loss_func,self._probs,self.fixed = None,None,None
 
     def with_loss(self,
         loss_func, # Function from (this pair, targets, reduction) to a scalar, or (B,) with reduction 'none'; None: both cross entropies
@@ -96,14 +96,6 @@ class Pair(tuple):
         "The similarity of both networks' predictions to `targ`"
         _,p = self.probs()
         return cosine_to_label(p.detach(), targ.as_subclass(Tensor))
-
-    def with_past(self,
-        mean:Tensor, # p(clean) of these labels averaged over former epochs, shape (2, B); NaN where it isn't known
-        n:int,       # How many epochs
-    ):               # The pair itself
-        "Weigh the labels of this batch by former epochs, too"
-        self.past = mean,n
-        return self
 
     def with_weights(self,
         fixed:Tensor, # Weights that are known, shape (B,): 1 for a reviewed label, 0 for a dropped image, NaN for all others
@@ -227,7 +219,6 @@ class WeightedLoss:
         w = self.weight_function(pair.similarity(targ))
         given = hard_targs(targ)
         if self.shifts is not None: w = shifted(w, self.shifts, given)
-        if pair.past: w = running_mean(w, *pair.past)
         if self.balance is not None: w = w*self.balance[:,given]
         return w
 
