@@ -15,10 +15,9 @@ from fastcore.foundation import L
 from fastai_resup.callbacks import MixtureRefit, ReSup
 from fastai_resup.learner import resup_learner
 from fastai_resup.losses import Pair, WeightedLoss, gce_loss, sce_loss
-from fastai_resup.mixture import BetaMixture, clean_lookup, mean_by_class
+from fastai_resup.mixture import BetaMixture, clean_lookup
 from fastai_resup.networks import lite_names
 from fastai_resup.peers import Peer, peers
-from fastai_resup.trusted import share_shifts
 
 def parse(method):
     "Name and arguments of a method or schedule: 'resup:refit=pass,warmup=2'"
@@ -51,20 +50,6 @@ def given_prob(logits, y):
     ids = y.as_subclass(Tensor).expand(p.shape[:-1])
     return p.gather(-1, ids[...,None])[...,0]
 
-def mixing_shifts(p, given, k, shrink=20):
-    """What the log-odds of p(clean), (2, N), gain by class, (2, K): EM for each class's own share of the clean component, shared densities
-
-    `shrink` labels with the share of all are added to each class"""
-    counts = given>=0
-    p,given = p[:,counts].double().clamp(1e-4, 1-1e-4),given[counts]
-    odds,n = p.logit(),torch.bincount(given, minlength=k)
-    share = overall = p.mean(1, keepdim=True)
-    for _ in range(100):
-        post = (odds + (share.logit()-overall.logit()).expand(2, k)[:,given]).sigmoid()
-        overall_now = post.mean(1, keepdim=True)
-        share = (p.new_zeros(2, k).index_add(1, given, post) + shrink*overall_now)/(n+shrink)
-    return (share.logit()-overall.logit()).float()
-
 class AblatedLoss(WeightedLoss):
     "`WeightedLoss` by another judgement of the labels, or by each network's own"
     def __init__(self, judge, own, **kwargs):
@@ -81,12 +66,11 @@ class Ablation(ReSup):
     """`ReSup` with a part exchanged
 
     `swap=0`: each network's loss is weighted by its own p(clean). `judge='loss'`: mixtures of the given label's probability, which says
-    what the loss says, in place of the similarity. `mirror=1`: network 1 sees the images mirrored in training. `classes=1`: each class has
-    its own share of the clean component; `classes=true`: the level of each is the true one."""
-    def __init__(self, swap=1, judge='similarity', mirror=0, classes=0, **kwargs):
+    what the loss says, in place of the similarity. `mirror=1`: network 1 sees the images mirrored in training."""
+    def __init__(self, swap=1, judge='similarity', mirror=0, **kwargs):
         if judge not in ('similarity','loss'): raise ValueError(f"judge must be 'similarity' or 'loss', not {judge!r}")
         super().__init__(**kwargs)
-        self.swap,self.judge,self.mirror,self.classes = swap,judge,mirror,classes
+        self.swap,self.judge,self.mirror = swap,judge,mirror
 
     def before_fit(self):
         super().before_fit()
@@ -101,13 +85,6 @@ class Ablation(ReSup):
     def similarity(self, pair, targ):
         if self.judge=='loss': return given_prob(torch.stack(tuple(pair)), targ)
         return super().similarity(pair, targ)
-
-    def class_shifts(self, p, given):
-        if not self.classes: return super().class_shifts(p, given)
-        k = len(self.dls.vocab)
-        if self.classes!='true': return mixing_shifts(p, given, k)
-        is_clean = (self.dls.true_targs==self.dls.train_targs).double().expand(2, -1)
-        return share_shifts(p, given, mean_by_class(is_clean, self.dls.train_targs, k)[0].clamp(0.02, 0.98))
 
     def weighted_loss(self):
         usual = super().weighted_loss()
@@ -128,7 +105,7 @@ def make_cbs(method, review=None):
     Beside the arguments of its callback a method takes `arch` and `head`, which are `make_pair`'s. `audit=1` lets a `MixtureRefit` watch a
     method that has none, so that `LabelAudit` can judge its labels. For `ReSup`: `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the
     number that belongs to the last two, `max_iter` is the mixture's, `estimator=gaussian` is scikit-learn's mixture, `rise` is the
-    lookup's, `monotone=0` takes the posterior as it is; `swap`, `judge`, `mirror` and `classes` are `Ablation`'s."""
+    lookup's, `monotone=0` takes the posterior as it is; `swap`, `judge` and `mirror` are `Ablation`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
     watched = kwargs.pop('audit', 0)
@@ -141,7 +118,7 @@ def _make_cb(name, kwargs):
     if name=='truth': return Truth(**kwargs)
     if name not in ('resup','reference'): return peers[name](**kwargs)
     if name=='reference': kwargs['preset'] = 'reference'
-    kind = Ablation if {'swap','judge','mirror','classes'} & set(kwargs) else ReSup
+    kind = Ablation if {'swap','judge','mirror'} & set(kwargs) else ReSup
     return kind(**_base_loss(_mixture(kwargs)))
 
 def _mixture(kwargs):

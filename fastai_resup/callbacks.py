@@ -377,14 +377,16 @@ class ReSup(MixtureRefit, LossReweight):
         return WeightedLoss(agreement=0., normalize=False, base_loss=self.base_loss)
 
     def class_shifts(self, p, given):
-        "By the shares of clean labels, which the first refit finds"
+        "By the shares of clean labels, which the first refit after a review finds"
         if self.reviewed is None: return
         record = self.learn.record
-        if record.shares is None:
+        is_known = record.reviewed is not None and torch.equal(record.reviewed, self.reviewed)
+        if not is_known:
             seen = given>=0
             mean = p.mean(0)
             n_classes = get_c(self.dls)
             record.shares = clean_shares(mean[seen], given[seen], self.reviewed[seen], n_classes)
+            record.reviewed = self.reviewed
         return share_shifts(p, given, record.shares)
 
 # %% ../nbs/05_callbacks.ipynb #50000006

@@ -164,12 +164,12 @@ class Record:
     `similarities`: those of the last refit, (2, N), NaN for images that weren't seen.
     `mean`: p(clean) by each network, (2, N), averaged over the last refits of the labels `given` (N,); not exported.
     `n_past`: how many epochs count beside a new one.
-    `shares`: share of clean labels of each class, (K,), by reviewed labels; None without.
+    `shares`: share of clean labels of each class, (K,), by the labels `reviewed` (N,); None without.
     `refits`: a dict per refit. `p_clean`: p(clean) of each refit, arrays (N,) of float16, where they are kept."""
     def __init__(self):
         self.mixtures,self.similarities = (None,None),None
         self.refits,self.p_clean = [],[]
-        self.shares = None
+        self.shares,self.reviewed = None,None
         self.forget()
 
     def forget(self):
@@ -177,7 +177,7 @@ class Record:
         self.mean,self.given,self.n_past = None,None,0
 
     def __getstate__(self):
-        return {**self.__dict__, 'mean':None, 'given':None, 'n_past':0}
+        return {**self.__dict__, 'mean':None, 'given':None, 'n_past':0, 'reviewed':None}
 
     def see(self,
         p,            # p(clean) by each network in an epoch, tensor (2, N); NaN for images that weren't seen

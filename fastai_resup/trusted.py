@@ -39,7 +39,7 @@ def reviewed_labels(
 
 # %% ../nbs/08_trusted.ipynb #c2500007
 def _ids(labelled):
-    "Ids of the given labels"
+    "The id of each class name, and the ids of the given labels, (N,)"
     ids = {o:i for i,o in enumerate(labelled.vocab)}
     return ids,torch.tensor([ids[o] for o in labelled.df['label']])
 

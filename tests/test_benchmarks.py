@@ -2,6 +2,7 @@
 import subprocess, sys, tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from threading import Barrier
 
 import numpy as np
@@ -175,6 +176,26 @@ def test_the_posterior_can_be_taken_as_it_is():
     est = BetaMixture().fit(np.r_[x.beta(1, 6, 400), x.beta(6, 1, 600)][:,None])
     p = fm.make_cbs('resup:monotone=0').lookup(est)
     assert np.allclose(p, est.predict_proba(u)[:,1]) and p[0]<0.1<0.9<p[-2]
+
+def test_a_queue_says_what_comes_first(tmp_path):
+    f = tmp_path/'queue.txt'
+    f.write_text('# remarks\nresup:head=linear votes3,sym30 10,12 # first\n\nplain clean 20-22 valid fine_tune 3\n')
+    runs = [tuple(o.values()) for o in fm.read_queue(f)]
+    first = [('resup:head=linear', 'fit_one_cycle', 8, noise, seed, 'dev') for seed in (10, 12) for noise in ('votes3','sym30')]
+    assert runs==first+[('plain', 'fine_tune', 3, 'clean', seed, 'valid') for seed in (20, 21, 22)]
+
+def test_lanes_share_a_queue_and_each_run_is_done_once(tmp_path, monkeypatch):
+    f,done = tmp_path/'queue.txt',[]
+    f.write_text('plain clean 1-5')
+    def run_row(path, plan, keep, n):
+        done.append(plan['seed'])
+        return dict(**plan, train_s=1., commit='abc')
+    monkeypatch.setattr(fm, 'run_row', run_row)
+    a = SimpleNamespace(queue=f, out=tmp_path/'runs.csv', lanes=2, again=False, keep=None, short=None)
+    fm.work(a, None)
+    assert sorted(done)==[1,2,3,4,5] and len(report.read_runs(a.out))==5
+    fm.work(a, None)
+    assert len(done)==5
 
 def test_a_schedule_can_have_arguments(ferplus_root):
     kwargs = dict(noise='sym30', seed=10, split='dev', epochs=1, n=128)

@@ -73,6 +73,20 @@ def test_warmup_of_fine_tune_counts_unfrozen_epochs(learn, warmup, weighted):
     assert {(e,w) for _,e,w in spy.weighted}==set(enumerate(weighted)) and learn.model.epochs.tolist()==[1,2]
     assert learn.model.noise_rate.item()==pytest.approx(learn.refits[-1]['noise_rate'], abs=1e-6)
 
+def test_fine_tune_trains_all_layers_at_one_rate(learn):
+    "Without a frozen epoch, whatever was frozen; fastai's own way is two arguments away"
+    rates = []
+    class Rates(Callback):
+        def after_batch(self):
+            if self.training: rates.append([o['lr'] for o in self.opt.hypers])
+    learn.freeze()
+    learn.fine_tune(2, 1e-2, cbs=[ReSup(), Rates()])
+    assert learn.model.epochs.tolist()==[0,2] and all(a==b for a,b in rates)
+    assert max(rates)[0]==pytest.approx(5e-3, rel=0.05)
+    rates.clear()
+    learn.fine_tune(1, 1e-2, freeze_epochs=1, lr_mult=100, cbs=Rates())
+    assert learn.model.epochs.tolist()==[1,3] and rates[-1][1]==pytest.approx(100*rates[-1][0])
+
 def test_warmup_counts_over_fits_and_starts_anew_where_bodies_are_frozen(learn):
     "Unfrozen epochs count for frozen ones, too"
     learn.fit(1, cbs=ReSup(warmup=2))

@@ -3,13 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import lr_find
-from fastai.metrics import accuracy
-from fastai.torch_core import params, set_seed
-from fastcore.foundation import L
+from fastai.torch_core import set_seed
 
 from fastai_resup.audit import LabelAudit, Review
 from fastai_resup.audit.ask import * # audit.ask()
@@ -18,24 +15,8 @@ from fastai_resup.data import FERDataLoaders, save_decisions, subset_dls
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.mixture import mean_by_class
 from fastai_resup.passes import item_names
-from fastai_resup.synth import make_faces
 from fastai_resup.trusted import reviewed_labels
-
-class Tiny(nn.Sequential):
-    "A network of two parameter groups"
-    def __init__(self, n=7): super().__init__(nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()), nn.Linear(32, n))
-
-def body_head(net): return L(net[0], net[1]).map(params)
-
-@pytest.fixture(scope='module')
-def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp('d')/'faces', n_train=84, n_valid=21, size=32, progress=False)
-
-@pytest.fixture
-def learn(faces):
-    set_seed(0)
-    dls = FERDataLoaders.from_folder(faces, valid='valid', img_size=32, bs=14, noise=0.3, seed=0, num_workers=0, cache=True)
-    res = ReSupLearner(dls, [Tiny(), Tiny()], splitter=body_head, metrics=accuracy)
-    with res.no_bar(), res.no_logging(): yield res
+from test_learner import Tiny, body_head, faces, learn # the last two are fixtures
 
 def review(dls, which, drop=()):
     "Decisions by the true labels"
@@ -160,3 +141,12 @@ def test_shares_travel_with_checkpoint_and_weights(learn, tmp_path):
     again = type(learn.record)()
     again.load_state_dict(learn.record.state_dict(), ReSup().estimator)
     assert torch.equal(again.shares, learn.record.shares)
+
+def test_a_second_review_is_heard(learn):
+    "Other decisions give other shares, the same ones don't move them"
+    few,more = review(learn.dls, range(10)),review(learn.dls, range(60))
+    shares = []
+    for table in (few, few, more):
+        learn.fit(1, cbs=ReSup(trusted=table))
+        shares.append(learn.record.shares)
+    assert torch.equal(*shares[:2]) and not torch.equal(*shares[1:])
