@@ -19,24 +19,25 @@ from .models import PairedModel
 
 # %% ../nbs/04_passes.ipynb #00000007
 def ordered_pass(
-    learn, # A `ReSupLearner`
-    f,     # Function from (`Pair` of logits, given ids (B,)) to a tensor of shape (..., B)
+    learn, # A `ReSupLearner`, or a learner of one network
+    f,     # Function from (`Pair` of logits, or what one network returns; given ids (B,)) to a tensor of shape (..., B)
     dl=None, # DataLoader; None: the training images
 )->Tensor: # The results side by side, shape (..., N), on the CPU, in the order of the images
-    """Show both networks every image of `dl` in order, un-augmented, without gradients
+    """Show the networks every image of `dl` in order, un-augmented, without gradients
 
     Nothing in `learn` changes, nor do the random numbers to come.
 
     Inside `learn.distrib_ctx()` each process looks at its part, and gets the results of all; there all processes have
     to call it."""
     model = get_model(learn.model)
+    outputs = getattr(model, 'pair', model)
     group = process_group(learn)
     with _evaluation(model):
         dl = (learn.dls.train if dl is None else dl).new(shuffle=False, drop_last=False)
         n = len(dl.dataset)
         if group: dl = group.part(dl)
         with _unaugmented(dl.dataset):
-            res = [f(model.pair(*x), y) for x,y in _batches(learn, dl)]
+            res = [f(outputs(*x), y) for x,y in _batches(learn, dl)]
     res = torch.cat(res, -1)
     if group: res = group.gather(res, n)
     return res.cpu()
