@@ -11,7 +11,7 @@
 `valid` images for final results. Noise `sym30` is its column `sym30_s<seed>`: exactly 30 % of the labels replaced by another class at
 random. Other rates (`sym10`) and `pair30` (each class taken for the next) are drawn by `symmetric_noise` and `pair_noise` with the run's
 seed; `votes1` and `votes3` are what one of an image's ten voters said, or the first of three who disagrees with the majority, drawn by
-the seed: natural noise. `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with seeds 0 to 2 is for the grid. Every run:
+the seed: natural noise. `crowd` confuses classes as another crowd did, see `crowd_matrix`. `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with seeds 0 to 2 is for the grid. Every run:
 EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(8)`, or that with other
 arguments, `--schedule fine_tune:freeze_epochs=1,lr_mult=2`), the figures of the LAST epoch. A run is one process and one row of `--out`, written when it
 is finished and not run again unless `--again` is given. `methods.py` has the methods, `report.py` grid and tables."""
@@ -31,7 +31,7 @@ from fastcore.foundation import L
 from fastai_resup.audit.ranking import auroc_within_classes
 from fastai_resup.data.ferplus import ferplus_classes, read_ferplus_votes
 from fastai_resup.data.loaders import FERDataLoaders
-from fastai_resup.data.noise import pair_noise, symmetric_noise
+from fastai_resup.data.noise import matrix_noise, pair_noise, symmetric_noise
 from fastai_resup.files import save_csv
 from fastai_resup.losses import running_mean, similarity
 from fastai_resup.mixture import auroc
@@ -78,13 +78,30 @@ def emotion_votes(files, path):
     votes = read_ferplus_votes(path).drop_duplicates('file').set_index('file')
     return votes.loc[list(files), ferplus_classes].to_numpy()
 
+def crowd_matrix():
+    """The transition matrix (K, K) of `crowd`: neutral faces are called sad, angry or afraid, as another crowd did with FERPlus's images.
+    Of the labels `fear` a tenth is clean, of `sadness` two fifths; 31 % of all are noisy"""
+    flips = dict(
+        neutral=dict(sadness=0.25, anger=0.14, fear=0.17),
+        happiness=dict(neutral=0.03, sadness=0.02, anger=0.015, fear=0.015),
+        surprise=dict(fear=0.2),
+        sadness=dict(fear=0.2, neutral=0.1, anger=0.08),
+        anger=dict(fear=0.1, sadness=0.08, disgust=0.05),
+        fear=dict(surprise=0.15))
+    matrix = pd.DataFrame(np.eye(len(ferplus_classes)), ferplus_classes, ferplus_classes)
+    for true,given in flips.items():
+        for label,share in given.items(): matrix.loc[true,label] = share
+        matrix.loc[true,true] = 1-sum(given.values())
+    return matrix.to_numpy()
+
 def given_labels(df, noise, seed, path=None):
     """Names of the given training labels of `ferplus_mini.csv`'s training rows: 'clean', 'sym<percent>', 'pair<percent>' or
-    'votes<voters>', whose votes lie in `path`"""
+    'votes<voters>', whose votes lie in `path`, or 'crowd', see `crowd_matrix`"""
     if noise=='clean': return df.true
     if f'{noise}_s{seed}' in df: return df[f'{noise}_s{seed}']
-    kind,number = re.fullmatch(r'(sym|pair|votes)(\d+)', noise).groups()
     ids = [ferplus_classes.index(o) for o in df.true]
+    if noise=='crowd': return np.array(ferplus_classes)[matrix_noise(ids, crowd_matrix(), seed=seed)]
+    kind,number = re.fullmatch(r'(sym|pair|votes)(\d+)', noise).groups()
     if kind=='votes': noisy = voted_labels(emotion_votes(df.file, path), ids, int(number), seed)
     else:
         make_noisy = dict(sym=symmetric_noise, pair=pair_noise)[kind]
@@ -336,7 +353,7 @@ def arguments():
                    help="'fit_one_cycle' (default), 'fine_tune' or 'fit', with arguments as methods have them: 'fine_tune:lr_mult=2'")
     p.add_argument('--epochs', type=int, default=None, help='default: 8, of which frozen ones are taken off')
     p.add_argument('--split', choices=['dev','valid'], help='default: valid for the grid, dev with --methods')
-    p.add_argument('--noise', nargs='+', help="'clean', 'sym<percent>', 'pair<percent>', 'votes<voters>'; default: those of the grid, with --methods sym30")
+    p.add_argument('--noise', nargs='+', help="'clean', 'sym<percent>', 'pair<percent>', 'votes<voters>', 'crowd'; default: those of the grid, with --methods sym30")
     p.add_argument('--out', type=Path, default=here/'ferplus_mini_runs.csv')
     p.add_argument('--keep', type=Path,
                    help='folder for the predictions of each pair after training, an npz a run, to compare rankings without training again')

@@ -59,6 +59,13 @@ def test_votes_become_natural_noise(ferplus_root):
         labels = fm.given_labels(df, noise, 20, ferplus_root)
         assert (labels==fm.given_labels(df, noise, 20, ferplus_root)).all() and abs((labels!=df.true).mean()-rate) < 0.01
 
+def test_another_crowd_confuses_classes(train):
+    given,true = fm.given_labels(train, 'crowd', 10),train.true.to_numpy()
+    def right(label): return (true[given==label]==label).mean()
+    assert 0.29 < (given!=true).mean() < 0.32 and np.allclose(fm.crowd_matrix().sum(1), 1)
+    assert right('fear')<0.12 and 0.35<right('sadness')<0.45 and right('happiness')>0.95
+    assert (true[(given=='sadness')&(true!='sadness')]=='neutral').mean() > 0.8
+
 def test_no_training_image_is_an_image_to_choose_or_report_on():
     df = pd.read_csv(bench/'ferplus_mini.csv')
     assert df.file.is_unique and df.split.value_counts().to_dict()==dict(train=5000, dev=3000, valid=2846)
