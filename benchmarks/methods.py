@@ -5,17 +5,14 @@ A name has arguments after a colon: 'resup:refit=pass,warmup=2', 'gce:q=.9', 'pl
 import ast
 from functools import partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from fastai.metrics import accuracy
 from fastcore.foundation import L
 from fastai_resup.callbacks import MixtureRefit, ReSup
 from fastai_resup.learner import resup_learner
 from fastai_resup.losses import Pair, WeightedLoss, gce_loss, sce_loss
-from fastai_resup.mixture import BetaMixture, clean_lookup
 from fastai_resup.networks import lite_names
 from fastai_resup.peers import Peer, peers
 
@@ -92,11 +89,6 @@ class Ablation(ReSup):
 
 base_losses = dict(ce=None, gce=gce_loss, sce=sce_loss)
 
-def raw_posterior(estimator):
-    "p(clean) as it is, without a repair"
-    x = np.linspace(0, 1, 1001)[:,None]
-    return estimator.predict_proba(x)[:,np.argmax(estimator.means_)]
-
 def make_cbs(method, review=None):
     """The callback of a method; None for the baseline pair
 
@@ -104,8 +96,7 @@ def make_cbs(method, review=None):
 
     Beside the arguments of its callback a method takes `arch` and `head`, which are `make_pair`'s. `audit=1` lets a `MixtureRefit` watch a
     method that has none, so that `LabelAudit` can judge its labels. For `ReSup`: `base_loss` is 'ce', 'gce' or 'sce', `alpha` or `q` the
-    number that belongs to the last two, `max_iter` is the mixture's, `estimator=gaussian` is scikit-learn's mixture, `rise` is the
-    lookup's, `monotone=0` takes the posterior as it is; `swap`, `judge` and `mirror` are `Ablation`'s."""
+    number that belongs to the last two; `swap`, `judge` and `mirror` are `Ablation`'s."""
     name,kwargs = parse(method)
     for k in ('arch','head'): kwargs.pop(k, None)
     watched = kwargs.pop('audit', 0)
@@ -119,15 +110,7 @@ def _make_cb(name, kwargs):
     if name not in ('resup','reference'): return peers[name](**kwargs)
     if name=='reference': kwargs['preset'] = 'reference'
     kind = Ablation if {'swap','judge','mirror'} & set(kwargs) else ReSup
-    return kind(**_base_loss(_mixture(kwargs)))
-
-def _mixture(kwargs):
-    "Names and numbers of a method's mixture turned into estimator and lookup"
-    if 'max_iter' in kwargs: kwargs['estimator'] = BetaMixture(max_iter=kwargs.pop('max_iter'))
-    if kwargs.get('estimator')=='gaussian': kwargs['estimator'] = GaussianMixture(2, random_state=0)
-    if 'rise' in kwargs: kwargs['lookup'] = partial(clean_lookup, rise=kwargs.pop('rise'))
-    if not kwargs.pop('monotone', 1): kwargs['lookup'] = raw_posterior
-    return kwargs
+    return kind(**_base_loss(kwargs))
 
 def _base_loss(kwargs):
     "The name of a base loss, and its number, turned into a function"

@@ -16,12 +16,10 @@ ours = ['plain','resup','reference']
 ablations = {
     'resup:swap=0': 'weights by their own p(clean)',
     'resup:judge=loss': 'mixtures of the loss',
-    'resup:estimator=gaussian': 'Gaussian mixtures',
     'resup:agreement=0': 'no agreement term',
     'resup:agreement=5': "the authors' factor",
     'resup:agreement=20': 'a strong one',
     'resup:balance=0': 'p(clean) alone',
-    'resup:monotone=0': 'the posterior as it is',
     'resup:refit=pass': 'one more pass over all images',
     'resup:warmup=2': 'two epochs of warm-up',
     'resup:normalize=False': 'weights not divided by their mean',
@@ -172,7 +170,8 @@ def tables(runs):
 noise_words = {
     **{f'sym{p}':f'{p} % of the labels replaced at random' for p in (10, 20, 30, 50)},
     'pair30':'30 % of the labels of each class replaced by the next class', 'clean':'clean labels',
-    'votes1':'the label of one annotator', 'votes3':'the label of the first of three annotators who disagrees'}
+    'votes1':'the label of one annotator', 'votes3':'the label of the first of three annotators who disagrees',
+    'crowd':'the confusions of another crowd'}
 
 def log_rows(runs):
     "Every row of `runs` as the end of LOG.md shows them, seeds together"

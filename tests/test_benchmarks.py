@@ -25,7 +25,7 @@ from fastai_resup.data.ferplus import ferplus_classes
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.learner import resup_learner
 from fastai_resup.losses import Pair, gce_loss, resup_loss, sce_loss, similarity
-from fastai_resup.mixture import BetaMixture, auroc
+from fastai_resup.mixture import auroc
 from fastai_resup.networks import lite_weights
 from fastai_resup.peers.fer import is_linear_head
 from fastai_resup.synth import make_faces
@@ -177,12 +177,6 @@ def test_the_audit_is_scored_by_its_own_order(tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=ReSup(warmup=1))
     audit = LabelAudit.from_learner(learn).df
     assert fm.judgement(learn, fm.logits(learn))['auroc_audit']==pytest.approx(roc_auc_score(audit.true==audit.label, audit.p_clean))
-
-def test_the_posterior_can_be_taken_as_it_is():
-    x,u = np.random.default_rng(0),np.linspace(0, 1, 1001)[:,None]
-    est = BetaMixture().fit(np.r_[x.beta(1, 6, 400), x.beta(6, 1, 600)][:,None])
-    p = fm.make_cbs('resup:monotone=0').lookup(est)
-    assert np.allclose(p, est.predict_proba(u)[:,1]) and p[0]<0.1<0.9<p[-2]
 
 def test_a_queue_says_what_comes_first(tmp_path):
     f = tmp_path/'queue.txt'
