@@ -29,7 +29,7 @@ from ..passes import item_names
 def suggest(self:LabelAudit,
     threshold:float=0.2, # Labels whose p(clean) is below this are decided
     min_prob:float=0.5, # Least probability of a suggested label that is taken, between 0 and 1
-    agree:bool=True, # Take only what both networks suggest?
+    agree:bool=True, # Take only what both networks suggest? An audit of one network has nothing to compare
     drop:bool=False, # Drop the images whose suspect label isn't replaced? Otherwise they stay undecided
 )->pd.DataFrame: # Decisions, the most suspect first; columns file, label, decision, new_label
     """Decide by numbers: relabel where a suspect has a sure suggested label, and optionally drop where it hasn't.
@@ -40,6 +40,7 @@ def suggest(self:LabelAudit,
     suspects = self.suspects(None, below=threshold)
     suspects = suspects[suspects['suggested']!=suspects['label']]
     sure = suspects['suggested_prob']>=min_prob
+    agree = agree and 'agree' in suspects
     if agree: sure &= suspects['agree'].astype(bool)
     decisions = _relabel_or_drop(suspects, sure)
     if not drop: decisions = decisions[sure]

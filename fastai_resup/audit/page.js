@@ -358,6 +358,7 @@ function describe() {
   $('p-suggested').textContent = same ? `${suggested} (the same)` : suggested;
   $('p-prob').textContent = percent(D.prob[r]);
   $('p-clean').textContent = decimals(D.p_clean[r]);
+  $('p-agree').parentElement.hidden = D.p0[r] === null;
   $('p-agree').textContent = `${decimals(D.p0[r])}, ${decimals(D.p1[r])}; ${D.agree[r] ? 'they agree' : 'they differ'}`;
   $('p-decision').textContent = badge(codes[r]) || 'undecided';
   $('p-file').textContent = D.files[r];

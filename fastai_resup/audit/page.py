@@ -112,7 +112,7 @@ def _common_folder(files):
     return same[:same.rfind(os.sep)+1]
 
 def _columns(df, names):
-    "The columns of an audit: class ids, numbers, and whether both networks agree"
+    "The columns of an audit: class ids, numbers, and whether both networks agree (of one network nothing is shown)"
     agree = df['agree'] if 'agree' in df else [True]*len(df)
     return dict(
         label=_class_ids(df, 'label', names),

@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 from fastcore.basics import patch
 from scipy.stats import binomtest
-from .table import LabelAudit
+from .table import LabelAudit, network_columns
 from ..data.images import FERImage
 
 # %% ../../nbs/audit/03_plots.ipynb #0000001f
@@ -72,18 +72,19 @@ def _without_maths(o):
 # %% ../../nbs/audit/03_plots.ipynb #0000005b
 @patch
 def plot_p_clean(self:LabelAudit,
-    axs=None, # Two matplotlib axes; None: new ones
+    axs=None, # A matplotlib axis for each network, in a list; None: new ones
     n_bins:int=40, # Bars of the histogram
-    figsize=(10,3.5), # Size of the new figure, inches
-): # The two axes
+    figsize=(5,3.5), # Size of each network's part of the new figure, inches
+): # The axes
     "Histogram of each network's similarities, split by p(clean)"
-    if axs is None: _,axs = plt.subplots(1, 2, figsize=figsize, sharey=True, layout='constrained')
+    sims = self.df[network_columns(self.df)]
+    p = self.df[network_columns(self.df, 'p_clean')]
+    if axs is None: axs = _axes_in_a_row(sims.shape[1], figsize)
     for i,ax in enumerate(axs):
-        sims = self.df[f'similarity_{i}'].to_numpy()
-        p = self.df[f'p_clean_{i}'].to_numpy()
-        _split_histogram(ax, sims, p, n_bins)
-        _plot_curve(ax, sims, p)
-        ax.set(title=f'network {i}', xlabel='similarity of prediction and given label')
+        _split_histogram(ax, sims.iloc[:,i].to_numpy(), p.iloc[:,i].to_numpy(), n_bins)
+        _plot_curve(ax, sims.iloc[:,i].to_numpy(), p.iloc[:,i].to_numpy())
+        if len(axs)>1: ax.set_title(f'network {i}')
+        ax.set_xlabel('similarity of prediction and given label')
     axs[0].set_ylabel('images')
     axs[0].legend(loc='center', fontsize='small')
     return axs
@@ -91,6 +92,12 @@ def plot_p_clean(self:LabelAudit,
 # %% ../../nbs/audit/03_plots.ipynb #0000005c
 _noisy_colour,_clean_colour = '#c0504d','#6aa36f'
 _counts = 0,10,50,100,200,500,1000,2000,5000,10000,20000,50000,100000
+
+def _axes_in_a_row(n, figsize):
+    "`n` new axes with one scale"
+    width,height = figsize
+    _,axs = plt.subplots(1, n, figsize=(n*width,height), sharey=True, squeeze=False, layout='constrained')
+    return axs[0]
 
 def _split_histogram(ax, sims, p, n_bins):
     "Bars whose height is the root of the number of images, divided as p(clean) divides the images"

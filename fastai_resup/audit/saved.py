@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from .table import LabelAudit
+from .table import LabelAudit, network_columns
 from ..files import read_csv, save_csv, text_column, whole_file
 
 # %% ../../nbs/audit/07_saved.ipynb #ae101ee4
@@ -46,7 +46,8 @@ def load(cls:LabelAudit,
     if not f.is_file(): raise FileNotFoundError(f'no audit at {f}')
     try: table = read(f)
     except ValueError as e: raise ValueError(f"{f} can't be read: {e}") from e
-    lacking = [c for c in ('file','label','p_clean','similarity_0','similarity_1') if c not in table]
+    needed = 'file','label','p_clean',*network_columns(table)
+    lacking = [c for c in needed if c not in table]
     if lacking: raise ValueError(f'{f} is no audit: it lacks the columns {lacking}')
     _check_numbers(f, table)
     return _from_table(cls, table, _checked_vocab(f, table, vocab))
@@ -108,7 +109,7 @@ def _checked_vocab(f, table, vocab):
 
 def _check_numbers(f, table):
     "Raise ValueError for text where numbers must be, such as a spreadsheet's 0,5"
-    for c in ('p_clean','similarity_0','similarity_1'):
+    for c in ('p_clean',*network_columns(table)):
         if pd.api.types.is_numeric_dtype(table[c]): continue
         numbers = pd.to_numeric(table[c], errors='coerce')
         is_bad = numbers.isna()
