@@ -20,7 +20,7 @@ from .ferplus import ferplus_folders, ferplus_table
 from .folders import folder_table
 from .manifest import NoiseManifest, is_label_list, list_table
 from .rafdb import is_numbered_mirror, is_rafdb, rafdb_table
-from .tables import fer_table, split_table
+from .tables import fer_table, first_few, split_table
 
 # %% ../../nbs/data/08_formats.ipynb #1b2c3d06
 class FormatError(ValueError):
@@ -115,21 +115,34 @@ def csv_table(
     true_col:int|str=None, # Column of true labels; `None`: `true`
     delimiter:str=None, # Character between the fields; `None`: found
     valid_pct:float=None, # Share to hold out; only for a file that doesn't say which rows are for validation
+    group:str=None, # One more column, which the table keeps, see `LabelAudit.by`
 )->tuple: # Table (complete names in `file`, `label` and the optional columns), and class names
     """The rows of a csv file.
 
     Raises what `read_columns`, `fer_table` and `NoiseManifest.read` raise, and `FormatError` for `valid_pct` where the
-    file says which rows are for validation."""
+    file says which rows are for validation, and for a `group` that isn't there."""
     f = _csv_file(Path(path))
     root = Path(images).expanduser() if images else f.parent
-    if _is_manifest(f): return _manifest_table(f, root)
-    df,columns = read_columns(f, fn_col, label_col, delimiter, taken=(valid_col,true_col,'true'))
+    if _is_manifest(f): return _manifest_table(f, root, group)
+    df,columns = read_columns(f, fn_col, label_col, delimiter, taken=(valid_col,true_col,'true',group))
     df,valid_col = split_rows(df, valid_col)
-    if valid_col is not None and valid_pct is not None:
-        raise FormatError('valid_pct', f"is for data without a validation part, and {f} has the column {valid_col}")
+    _check_no_split(f, valid_col, valid_pct)
     if true_col is None and 'true' in df: true_col = 'true'
     table = fer_table(df, root, **columns, valid_col=valid_col, true_col=true_col)
-    return table,class_names(table)
+    return _with_group(table, df, group),class_names(table)
+
+def _check_no_split(f, valid_col, valid_pct):
+    "Raise where a share is to be held out of a file that says what is for validation"
+    if valid_col is None or valid_pct is None: return
+    raise FormatError('valid_pct', f"is for data without a validation part, and {f} has the column {valid_col}")
+
+def _with_group(table, df, group):
+    "`table` with one more column of `df`; the class is there already"
+    if group in (None,'label'): return table
+    names = list(df.columns)
+    if group not in names: raise FormatError('group', f"{group} is no column of {df.attrs['file']}, which has {first_few(names)}")
+    if group in table: raise FormatError('group', f"{group} is a column with another meaning: rename it")
+    return table.assign(**{group:df[group]})
 
 def _csv_file(path):
     "A csv file, or the one in a folder: labels.csv, or else the only one"
@@ -141,8 +154,9 @@ def _csv_file(path):
     names = ', '.join(o.name for o in found)
     raise ValueError(f"{path} has the csv files {names}: give the path of one of them")
 
-def _manifest_table(f, root):
+def _manifest_table(f, root, group):
     "The images of a noise manifest, and its class names"
+    if group not in (None,'label'): raise FormatError('group', f"{group} is no column of {f}, which is a noise manifest")
     m = NoiseManifest.read(f)
     return m.table(root),list(m.vocab)
 
