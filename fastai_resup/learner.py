@@ -8,23 +8,27 @@ Docs: https://owner.github.io/fastai_resup/learner.html.md"""
 __all__ = ['resup_learner', 'ReSupLearner', 'Record']
 
 # %% ../nbs/06_learner.ipynb #a0000004
+from copy import deepcopy
 from functools import partial
 from warnings import warn
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 import fastai.callback.schedule # gives every Learner `fit_one_cycle`, `fine_tune` and `lr_find`
 from sklearn.base import clone
 from fastcore.basics import ifnone, patch, risinstance
 from fastcore.meta import delegates
 from fastai.data.transforms import Normalize, get_c
 from fastai.learner import Learner, defaults
+from fastai.losses import LabelSmoothingCrossEntropy
 from fastai.optimizer import Adam
 from fastai.torch_core import get_model, to_detach, trainable_params
 from fastai.vision.learner import create_vision_model, default_split
+from torch import nn
 from .callbacks import EpochCount, PairMetrics
 from .losses import ReSupLoss, running_mean
-from .models import PairedModel, split_pair
+from .models import PairedModel, reset_head, split_pair
 from .networks import create_net
 
 # %% ../nbs/06_learner.ipynb #00000009
@@ -112,6 +116,27 @@ class ReSupLearner(Learner):
         super().__init__(dls, model, loss_func=loss_func, splitter=splitter, **kwargs)
         self.add_cbs([EpochCount(), PairMetrics()])
 
+    @classmethod
+    @delegates(Learner.__init__, but=['dls','model'])
+    def from_learner(cls,
+        learn,    # Learner of one network, such as a `vision_learner`; it stays as it is
+        **kwargs  # Arguments of `ReSupLearner` that are to be others than the learner's
+    )->'ReSupLearner':
+        """A pair of a learner's network and a copy of it with a new head.
+
+        `dls`, splitter, optimizer, rates, weight decay, momentum, metrics, paths and what is frozen are the learner's;
+        label smoothing and class weights of its loss are those of the new `ReSupLoss`. Warns of another loss and of
+        callbacks, which aren't taken over.
+
+        Raises TypeError for a learner that has a pair already, ValueError for a network without a layer to draw anew."""
+        net = get_model(learn.model)
+        if isinstance(net, PairedModel): raise TypeError('this learner has two networks already')
+        kept = {o:getattr(learn, o) for o in _kept_arguments}
+        pair = cls(learn.dls, (deepcopy(net),with_new_head(net)), **{**kept, **_pair_loss(learn, kwargs), **kwargs})
+        if learn.opt and learn.opt.frozen_idx>0: pair.freeze_to(learn.opt.frozen_idx)
+        _warn_of_callbacks(learn, kwargs)
+        return pair
+
     def to_detach(self,
         b, # Tensor, or a list of them
         cpu:bool=True, # On the CPU?
@@ -155,6 +180,43 @@ class ReSupLearner(Learner):
     def p_clean_history(self)->list: # Arrays (N,), float16
         "p(clean) after each refit, kept by `ReSup(history=True)`"
         return self.record.p_clean
+
+# %% ../nbs/06_learner.ipynb #617a4164
+_kept_arguments = 'opt_func','lr','splitter','metrics','path','model_dir','wd','wd_bn_bias','train_bn','moms'
+
+def with_new_head(
+    net, # A network; it stays as it is
+): # A network
+    "A copy whose head is drawn anew: what follows the body in a model of fastai, or else the last layer"
+    net = deepcopy(net)
+    is_body_and_head = isinstance(net, nn.Sequential) and len(net)==2
+    if not is_body_and_head: return reset_head(net)
+    layers = [o for o in net[1].modules() if hasattr(o, 'reset_parameters')]
+    for o in layers: o.reset_parameters()
+    return net if layers else reset_head(net)
+
+def _pair_loss(learn, given):
+    "`ReSupLoss` with what it can keep of a learner's loss, where none is given; a warning where it keeps nothing"
+    if 'loss_func' in given: return {}
+    loss = getattr(learn.loss_func, 'func', learn.loss_func)
+    options = _loss_options(loss)
+    if options is None:
+        warn(f'a pair is trained by ReSupLoss() in place of {type(learn.loss_func).__name__}, of which nothing can be kept: '
+             'ReSup(base_loss=…) takes a loss of your own')
+    return dict(loss_func=ReSupLoss(**options or {}))
+
+def _loss_options(loss):
+    "Label smoothing and class weights of a cross entropy; None for another loss"
+    if loss is F.cross_entropy or isinstance(loss, ReSupLoss): return getattr(loss, 'options', {})
+    if isinstance(loss, LabelSmoothingCrossEntropy): return dict(label_smoothing=loss.eps, weight=loss.weight)
+    if isinstance(loss, nn.CrossEntropyLoss): return dict(label_smoothing=loss.label_smoothing, weight=loss.weight)
+
+def _warn_of_callbacks(learn, given):
+    "Name the callbacks that aren't taken over, but for those that every learner has"
+    if 'cbs' in given: return
+    usual = {o if isinstance(o, type) else type(o) for o in defaults.callbacks}
+    names = [o.name for o in learn.cbs if type(o) not in usual and o.name!='progress']
+    if names: warn(f"the learner's callbacks are not taken over: {', '.join(names)}. Give new ones as cbs=")
 
 # %% ../nbs/06_learner.ipynb #60000002
 class Record:
