@@ -26,7 +26,7 @@ from ..passes import item_names
 # %% ../../nbs/audit/02_crossval.ipynb #00000055
 @patch(cls_method=True)
 def cross_validate(cls:LabelAudit,
-    make_learner, # Function from the `DataLoaders` of a fold, and `kwargs`, to a trained `ReSupLearner`, or a trained learner of one network
+    make_learner, # Function from a fold's `DataLoaders`, and `kwargs`, to a trained `ReSupLearner`, or a trained learner of one network
     dls, # `DataLoaders` whose training images are to be audited
     dir, # Folder for the results of the folds; where it holds finished folds of the same call, the rest is trained
     k:int=5, # Number of folds
@@ -91,7 +91,7 @@ def fold_ids(
 
 # %% ../../nbs/audit/02_crossval.ipynb #00000052
 def _train_fold(make_learner, dls, kwargs, held, seed):
-    "Probabilities (2, n, K), or (1, n, K), of the images `held`, by networks that never saw them; the random numbers to come stay as they were"
+    "Probabilities (2, n, K), or (1, n, K), of the images `held` by networks that never saw them; random numbers stay as they were"
     with no_random(seed, reproducible=False):
         learn = make_learner(_fold_dls(dls, held), **kwargs)
         _check_images(learn.dls, item_names(dls.train_ds, held))

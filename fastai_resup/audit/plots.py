@@ -81,10 +81,8 @@ def plot_p_clean(self:LabelAudit,
     p = self.df[network_columns(self.df, 'p_clean')]
     if axs is None: axs = _axes_in_a_row(sims.shape[1], figsize)
     for i,ax in enumerate(axs):
-        _split_histogram(ax, sims.iloc[:,i].to_numpy(), p.iloc[:,i].to_numpy(), n_bins)
-        _plot_curve(ax, sims.iloc[:,i].to_numpy(), p.iloc[:,i].to_numpy())
+        _plot_network(ax, sims.iloc[:,i].to_numpy(), p.iloc[:,i].to_numpy(), n_bins)
         if len(axs)>1: ax.set_title(f'network {i}')
-        ax.set_xlabel('similarity of prediction and given label')
     axs[0].set_ylabel('images')
     axs[0].legend(loc='center', fontsize='small')
     return axs
@@ -96,8 +94,14 @@ _counts = 0,10,50,100,200,500,1000,2000,5000,10000,20000,50000,100000
 def _axes_in_a_row(n, figsize):
     "`n` new axes with one scale"
     width,height = figsize
-    _,axs = plt.subplots(1, n, figsize=(n*width,height), sharey=True, squeeze=False, layout='constrained')
-    return axs[0]
+    fig = plt.figure(figsize=(n*width,height), layout='constrained')
+    return fig.subplots(1, n, sharey=True, squeeze=False)[0]
+
+def _plot_network(ax, sims, p, n_bins):
+    "What one network says"
+    _split_histogram(ax, sims, p, n_bins)
+    _plot_curve(ax, sims, p)
+    ax.set_xlabel('similarity of prediction and given label')
 
 def _split_histogram(ax, sims, p, n_bins):
     "Bars whose height is the root of the number of images, divided as p(clean) divides the images"

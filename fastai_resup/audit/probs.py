@@ -18,7 +18,7 @@ from ..data.columns import column_key, csv_columns, index_keys
 from ..data.tables import fer_table, first_few, label_csv, places
 from ..files import text_column
 
-# %% ../../nbs/audit/10_probs.ipynb #609cf468
+# %% ../../nbs/audit/10_probs.ipynb #4e25540a
 @patch(cls_method=True)
 def from_probs(cls:LabelAudit,
     pred_probs, # Probability of each class, shape (N, K): array, tensor or DataFrame
@@ -42,63 +42,80 @@ def from_probs(cls:LabelAudit,
     df = prediction_table(probs[None], _ids(labels, vocab, files), files, vocab)
     return cls.from_predictions(df, None, vocab, probs.astype(np.float32))
 
-# %% ../../nbs/audit/10_probs.ipynb #c680d94a
-def _are_ids(labels):
-    "Are there only integers?"
-    return all(isinstance(o, Integral) and not isinstance(o, bool) for o in labels)
-
+# %% ../../nbs/audit/10_probs.ipynb #028f8b92
 def _find_vocab(pred_probs, labels):
     "Names of the classes, where they aren't given"
     if hasattr(pred_probs, 'columns'): return list(pred_probs.columns)
-    if _are_ids(labels): return list(range(np.shape(pred_probs)[-1]))
-    return sorted({o for o in labels if not pd.isna(o)})
+    if all(map(_is_id, labels)):
+        k = np.shape(pred_probs)[-1]
+        return list(range(k))
+    names = set(labels)
+    return sorted(o for o in names if not pd.isna(o))
+
+def _is_id(o):
+    "Is it an integer?"
+    return isinstance(o, Integral) and not isinstance(o, bool)
 
 def _ids(labels, vocab, files):
     "Class ids of labels, ids or names; raises ValueError naming one that is neither"
-    missing = np.flatnonzero([pd.isna(o) for o in labels])
-    if len(missing): raise ValueError(f'labels has none for {_rows(missing, files)}: leave these images out')
-    are_names = not _are_ids(labels) or any(isinstance(o, Integral) for o in vocab)
-    classes = list(vocab) if are_names else list(range(len(vocab)))
+    has_ids = all(map(_is_id, labels))
+    if any(map(_is_id, vocab)): has_ids = False
+    classes = list(range(len(vocab))) if has_ids else list(vocab)
+    _check_labels(labels, classes, files)
+    return class_ids(labels, classes)
+
+def _check_labels(labels, classes, files):
+    "Raise ValueError for labels that are none of the classes"
     known = set(classes)
     bad = [i for i,o in enumerate(labels) if o not in known]
-    if bad: raise ValueError(f'labels has {labels[bad[0]]!r} in {_rows(bad, files)}, and the classes are {first_few(classes)}')
-    return class_ids(labels, classes)
+    if not bad: return
+    first = labels[bad[0]]
+    where = _rows(bad, files)
+    if pd.isna(first): raise ValueError(f'labels has none for {where}: leave these images out')
+    raise ValueError(f'labels has {first!r} in {where}, and the classes are {first_few(classes)}')
 
 def _rows(places, files):
     "Rows in words, with their files"
-    return first_few([f'row {i} ({files[i]})' for i in places], 3)
+    named = [f'row {i} ({files[i]})' for i in places]
+    return first_few(named, 3)
 
-# %% ../../nbs/audit/10_probs.ipynb #bfcfce0e
+# %% ../../nbs/audit/10_probs.ipynb #0911003a
 def _check_shapes(probs, labels, files, vocab):
     "Raise ValueError unless there is a row per label and per file, and a column per class"
-    n,k = len(labels),len(vocab)
-    if probs.ndim!=2 or not probs.size: raise ValueError(f'pred_probs must have a row per label and a column per class, not the shape {probs.shape}')
-    if len(probs)!=n: raise ValueError(f'pred_probs has {len(probs)} rows, and there are {n} labels')
+    shape = probs.shape
+    if probs.ndim!=2 or not probs.size:
+        raise ValueError(f'pred_probs must have a row per label and a column per class, not the shape {shape}')
+    n = len(labels)
+    if shape[0]!=n: raise ValueError(f'pred_probs has {shape[0]} rows, and there are {n} labels')
     if files is not None and len(files)!=n: raise ValueError(f'there are {len(files)} files and {n} labels')
-    if probs.shape[1]!=k or len(set(vocab))!=k:
-        raise ValueError(f'pred_probs has {probs.shape[1]} columns, and the classes are {first_few(vocab)}: vocab must name each column once')
+    names = set(vocab)
+    if len(names)==len(vocab)==shape[1]: return
+    names = first_few(vocab)
+    raise ValueError(f'pred_probs has {shape[1]} columns, and the classes are {names}: vocab must name each column once')
 
 def _check_probs(probs, files):
     "Raise ValueError, naming the first rows, unless all rows are probabilities"
     sums = probs.sum(1)
+    outside = (probs<0) | (probs>1.01)
     faults = {
         'is not finite': ~np.isfinite(sums),
-        'has numbers outside of 0 to 1, so these are no probabilities (logits need a softmax)': (probs.min(1)<0) | (probs.max(1)>1.01),
+        'has numbers outside of 0 to 1 (logits need a softmax)': outside.any(1),
         'does not sum to 1': abs(sums-1)>0.01}
     for what,is_bad in faults.items():
         bad = np.flatnonzero(is_bad)
         if not len(bad): continue
-        first = bad[0]
-        raise ValueError(f'pred_probs {what} in {_rows(bad, files)}: {first_few(probs[first].round(4))}, with the sum {sums[first]:.4g}')
+        row = probs[bad[0]].round(4)
+        where = _rows(bad, files)
+        raise ValueError(f'pred_probs {what} in {where}: {first_few(row)}, with the sum {row.sum():.4g}')
 
-# %% ../../nbs/audit/10_probs.ipynb #8011876a
+# %% ../../nbs/audit/10_probs.ipynb #79d9ae4f
 def read_probs(
     f, # .csv or .parquet file with files, labels and a column per class, or .npy file with an array (N, K)
     images=None, # Folder that names of images start from; None: that of `f`
     fn_col=None, # Column of files; None: found by its name
     label_col=None, # Column of labels; None: found by its name
     delimiter:str=None, # Character between the fields of a csv file; None: found
-)->tuple: # Probabilities, a DataFrame with a column per class (an array of .npy); table of file, label and, where known, true (None of .npy)
+)->tuple: # Probabilities, a DataFrame with a column per class (.npy: an array); table of file, label and, where known, true (.npy: None)
     """Probabilities and the labels beside them.
 
     Raises ValueError, naming the file, for what can't be read and for columns that hold no numbers, ImportError for
@@ -107,12 +124,16 @@ def read_probs(
     if f.suffix=='.npy': return _read_npy(f),None
     df = _read_rows(f, delimiter)
     columns = csv_columns(df, fn_col, label_col)
-    true = dict(true_col='true') if 'true' in df else {}
-    table = fer_table(df, images or f.parent, **columns, **true)
-    for c in table.columns.difference(['file']): table[c] = text_column(map(str, table[c]), table.index)
-    return _class_columns(df, [*columns.values(), 'true']),table.reset_index(drop=True)
+    probs = _class_columns(df, [*columns.values(), 'true'])
+    true_col = 'true' if 'true' in df else None
+    table = fer_table(df, images or f.parent, **columns, true_col=true_col)
+    table = table.reset_index(drop=True)
+    for c in table.columns.difference(['file']):
+        texts = map(str, table[c])
+        table[c] = text_column(texts)
+    return probs,table
 
-# %% ../../nbs/audit/10_probs.ipynb #6901b8fb
+# %% ../../nbs/audit/10_probs.ipynb #1be0e2cf
 def _read_npy(f):
     "The array of a npy file"
     try: return np.load(f, allow_pickle=False)
@@ -128,13 +149,21 @@ def _read_rows(f, delimiter):
     return df
 
 def _class_columns(df, taken):
-    "The columns of numbers, all but those that are `taken` or count rows; raises ValueError naming a place without a number"
-    names = [c for c in df if c not in taken and column_key(c) not in index_keys]
-    if not names: raise ValueError(f"{df.attrs['file']} has no columns of probabilities beside {first_few(df.columns)}: one for each class, called like it")
-    probs = df[names].apply(pd.to_numeric, errors='coerce')
-    for c in names:
-        bad = probs[c].isna().to_numpy()
-        if not bad.any(): continue
-        found = df[c].to_numpy()[bad][0]
-        raise ValueError(f'the column {c} has {found!r} in {places(df, bad)}: every column but those of files and labels holds the probability of a class')
-    return probs.reset_index(drop=True)
+    "The columns of numbers, all but those that are `taken` or count rows; raises ValueError where there are none"
+    others = df.columns.difference(taken, sort=False)
+    names = [c for c in others if column_key(c) not in index_keys]
+    if not names:
+        f,found = df.attrs['file'],first_few(df.columns)
+        raise ValueError(
+            f"{f} has no probabilities beside {found}: add a column for each class, called like it")
+    probs = {c:_as_numbers(df, c) for c in names}
+    return pd.DataFrame(probs)
+
+def _as_numbers(df, name):
+    "A column of numbers, an array; raises ValueError naming a place without one"
+    numbers = pd.to_numeric(df[name], errors='coerce').to_numpy()
+    bad = np.isnan(numbers)
+    if not bad.any(): return numbers
+    first = df[name].to_numpy()[bad][0]
+    raise ValueError(f'the column {name} has {first!r} in {places(df, bad)}: '
+                     'all columns but those of files and labels hold the probability of a class')

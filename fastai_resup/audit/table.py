@@ -64,13 +64,10 @@ class LabelAudit:
 
         Raises ValueError where a pair has no mixture or there are no images, TypeError for a pair that can't train, and
         what `fit_p_clean` raises."""
-        if not is_pair(learn):
-            df,vocab,probs = _predictions(learn, dl)
-            return cls.from_predictions(df, None, vocab, probs)
+        if not is_pair(learn): return _audit_of_one(cls, learn, dl)
         check_paired(learn, cls.__name__)
         model = get_model(learn.model)
-        if not model.has_mixture:
-            raise ValueError('The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.')
+        _check_mixture(model)
         df,vocab,probs = _predictions(learn, dl)
         sims = torch.tensor(similarities(df), dtype=torch.float32)
         given = torch.from_numpy(class_ids(df['label'], vocab))
@@ -177,6 +174,16 @@ def _names_in(df):
     return sorted({o for column in columns for o in column.dropna().tolist()}, key=str)
 
 # %% ../../nbs/audit/00_table.ipynb #00000011
+def _audit_of_one(cls, learn, dl):
+    "The audit by a learner of one network"
+    df,vocab,probs = _predictions(learn, dl)
+    return cls.from_predictions(df, None, vocab, probs)
+
+def _check_mixture(model):
+    "Raise ValueError for a pair without a mixture"
+    if model.has_mixture: return
+    raise ValueError('The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.')
+
 def _recorded(record, p, given):
     "p(clean) averaged with that of former epochs, if those had the labels `given`, and p(clean) by epoch, or None"
     history = [o for o in record.p_clean if len(o)==len(given)]
@@ -238,7 +245,7 @@ def network_probs(
     def probs(outputs, y): return activation(_stacked(outputs)).mT
     return ordered_pass(learn, probs, dl).mT.contiguous().numpy()
 
-# %% ../../nbs/audit/00_table.ipynb #c58454ea
+# %% ../../nbs/audit/00_table.ipynb #ba815b3e
 def is_pair(
     learn, # A learner
 )->bool:
@@ -261,17 +268,23 @@ def prediction_table(
     "Predictions as a table: similarity to the given label, and the class with the highest mean probability"
     targ = torch.as_tensor(targ)
     sims = cosine_to_label(torch.as_tensor(probs), targ).double().numpy()
+    given = _named(hard_targs(targ), vocab)
+    similar = by_network('similarity', sims)
+    return pd.DataFrame(dict(file=text_column(files), label=given, **similar, **_suggestions(probs, vocab)))
+
+# %% ../../nbs/audit/00_table.ipynb #86fe233a
+def _suggestions(probs, vocab):
+    "Columns of the classes with the highest mean probability and, of two networks, whether they agree"
     mean = probs.mean(0)
-    def named(ids): return text_column(vocab[i] for i in ids.tolist())
-    df = pd.DataFrame(dict(
-        file=text_column(files),
-        label=named(hard_targs(targ)),
-        **by_network('similarity', sims),
-        suggested=named(mean.argmax(-1)),
-        suggested_prob=mean.max(-1).astype(float)))
-    predicted = probs.argmax(-1)
-    if len(probs)>1: df['agree'] = predicted[0]==predicted[1]
-    return df
+    best = mean.argmax(-1)
+    columns = dict(suggested=_named(best, vocab), suggested_prob=mean.max(-1).astype(float))
+    if len(probs)==1: return columns
+    first,second = probs.argmax(-1)
+    return dict(**columns, agree=first==second)
+
+def _named(ids, vocab):
+    "Names of class ids"
+    return text_column(vocab[i] for i in ids.tolist())
 
 # %% ../../nbs/audit/00_table.ipynb #f1172652
 def class_vocab(

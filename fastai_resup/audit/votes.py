@@ -59,7 +59,7 @@ def _unrepeated(votes):
 
 # %% ../../nbs/audit/04_votes.ipynb #00000006
 def compare_votes(
-    df:pd.DataFrame, # Columns `file`, `label` and some of `p_clean`, `similarity_0` and `similarity_1`, or `similarity`, such as `LabelAudit.df`
+    df:pd.DataFrame, # Columns `file`, `label`, and `p_clean` or similarities, such as `LabelAudit.df`
     votes:pd.DataFrame, # Column `file` and the ten columns `ferplus_votes`, as `read_ferplus_votes` returns
 )->tuple: # `df` with `similarity` (mean of both) and `disagreement` (share of votes against the label); a Series of rank correlations
     """Join votes to an audit by file, and correlate p(clean) and similarity with the share of votes against the label.

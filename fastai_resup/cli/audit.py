@@ -13,11 +13,13 @@ from pathlib import Path
 import pandas as pd
 from fastai.learner import Learner
 from ..audit.page import page_files
+from ..audit.probs import read_probs
 from ..audit.table import LabelAudit
 from .common import check_readable, on_device
 from .models import load_model
 from .shell import (UsageError, check_args, check_new_file, check_outside, command_line, data_args, flag, say,
     shell_line, shows_bars)
+from ..data.checks import class_names
 from ..data.formats import find_format, format_args, read_table
 from ..data.names import complete_name
 from ..data.tables import fer_items, noisy_table
@@ -27,11 +29,33 @@ from ..files import check_free, csv_rows, save_csv, text_column
 def audit(args):
     "What `resup-audit` does"
     check_args(n=args.n, workers=args.workers)
-    for name in ('model','data','apply','images'): _complete(args, name)
+    _place_data(args)
+    for name in ('model','data','apply','images','probs'): _complete(args, name)
     _check_used(args)
-    args.settings = model_settings(args.model)
+    args.settings = {} if args.model is None else model_settings(args.model)
     if args.apply is not None: return _write_labels(args)
     with on_device(args.device): return _write_page(args)
+
+def _place_data(args):
+    "Where `--probs` takes the place of the model, the one positional argument is the data"
+    if args.probs is None:
+        if args.data is not None: return
+        raise UsageError('name the model and the data, as in resup-audit resup-train faces, or --probs')
+    if args.data is None:
+        args.data = args.model
+        args.model = None
+    if args.model is not None:
+        raise UsageError('--probs takes the place of the model: name the data alone')
+    _check_labelled(args.probs, args.data)
+
+def _check_labelled(probs, data):
+    "Raise `UsageError` unless there is one place that has the labels"
+    has_labels = not probs.endswith('.npy')
+    if has_labels and data is None: return
+    if has_labels:
+        raise UsageError(f'{probs} has files and labels of its own: leave {data} out')
+    if data is None:
+        raise UsageError(f'{probs} has no labels: name the data, too, as in resup-audit faces --probs {probs}')
 
 def _complete(args, name):
     "Make the path in an argument complete; raises FileNotFoundError where nothing is there"
@@ -45,19 +69,27 @@ def _check_used(args):
     "Raise `UsageError` for an argument that would be ignored"
     if args.apply is not None and args.n is not None:
         raise UsageError('--n is for the page: with --apply all labels are written')
+    if args.data is None: return _check_unused(args, set(_table_args), f'{args.probs} has the labels')
     if not is_p_clean(args.data): return
+    if args.probs:
+        raise UsageError(f'{args.data} is an audit already: name the data that {args.probs} was made for')
+    _check_unused(args, (), f'{args.data} has the labels as resup-train saw them')
+
+def _check_unused(args, used, why):
+    "Raise `UsageError` for an argument about images that isn't among those that are `used`"
     for name in ('format', 'held_out', *_reading_args):
-        if getattr(args, name) in (None, False, 'auto'): continue
-        raise UsageError(f'{flag(name)} is for images, and {args.data} has the labels as resup-train saw them')
+        if name in used or getattr(args, name) in (None, False, 'auto'): continue
+        raise UsageError(f'{flag(name)} is for images, and {why}')
 
 _reading_args = [o for o in data_args if o!='valid_pct']
+_table_args = 'images','fn_col','label_col','delimiter' # of a csv file
 
 # %% ../../nbs/cli/05_audit.ipynb #63cf1ddd
 def _write_page(args):
     "Write the page of the audited labels"
     out = complete_name(args.out or 'resup-audit')
     out = Path(out).resolve()
-    check_outside('out', out, args.data, 'the folder of images')
+    check_outside('out', out, args.data or args.probs, 'the folder of images')
     check_free(out, args.overwrite, page_files)
     audit,classes = _audit(args)
     page = audit.to_html(out, args.n, classes, overwrite=args.overwrite, progress=shows_bars())
@@ -76,6 +108,7 @@ def _apply_line(args):
 
 def _audit(args):
     "The audit, and the class names that may be chosen"
+    if args.probs is not None: return _audit_probs(args)
     if is_p_clean(args.data):
         audit = read_p_clean(args.data)
         return audit,args.settings.get('vocab')
@@ -84,6 +117,28 @@ def _audit(args):
     labels = _chosen(images, args.held_out)
     audit = audit_images(learn, labels, workers=args.workers)
     return audit,list(learn.dls.vocab)
+
+def _audit_probs(args):
+    "The audit by a file of probabilities, and its class names"
+    probs,labels = _read_probs(args)
+    vocab = None
+    if labels is None:
+        images = _labelled_images(args)
+        vocab = class_names(images)
+        labels = _chosen(images, args.held_out)
+    names = labels['label']
+    files = labels['file']
+    check_there(files, args.probs)
+    try: audit = LabelAudit.from_probs(probs, names, files, vocab)
+    except ValueError as e: raise ValueError(f'{args.probs}: {e}') from e
+    if 'true' in labels: audit.df['true'] = labels['true']
+    return audit,audit.vocab
+
+def _read_probs(args):
+    "What is in a file of probabilities; the other arguments are for its own labels"
+    if args.data is not None: return read_probs(args.probs)
+    given = {o:getattr(args, o) for o in _table_args}
+    return read_probs(args.probs, **given)
 
 def _labelled_images(args):
     "The table of all images"
@@ -95,8 +150,7 @@ def _write_labels(args):
     "Write the corrected label list; the model isn't needed for that"
     out = Path(args.out or 'labels.csv').expanduser()
     check_new_file(out, args.overwrite)
-    correct = _corrected_rows if is_p_clean(args.data) else _corrected_images
-    table,others = correct(args)
+    table,others = _corrector(args)(args)
     written = pd.concat([table[table['decision']!='drop'], others], ignore_index=True)
     save_csv(written, out, args.overwrite)
     counts = table['decision'].value_counts()
@@ -106,11 +160,21 @@ def _write_labels(args):
     say(f'To train on them:\n  {next_line}')
     return out
 
-def _corrected(args, labels):
+def _corrector(args):
+    "The function that corrects the labels, wherever they are"
+    if args.data is None: return _corrected_probs
+    return _corrected_rows if is_p_clean(args.data) else _corrected_images
+
+def _corrected(args, labels, classes=None):
     "Labels with the decisions applied, and rows without a label for what is dropped"
     audit = LabelAudit(labels)
-    classes = args.settings.get('vocab')
+    if classes is None: classes = args.settings.get('vocab')
     return audit.apply(args.apply, classes=classes, dropped=True)
+
+def _corrected_probs(args):
+    "The corrected labels of a file of probabilities, which has no validation rows"
+    probs,labels = _read_probs(args)
+    return _corrected(args, labels, list(probs)),None
 
 def _corrected_rows(args):
     "The corrected labels of a p_clean.csv, which has no validation rows"
@@ -122,14 +186,19 @@ def _corrected_images(args):
     images = _labelled_images(args)
     is_audited = ~images['is_valid'] | args.held_out
     labels = _label_columns(images[is_audited])
-    table = _corrected(args, labels)
+    classes = class_names(images) if args.probs else None
+    table = _corrected(args, labels, classes)
     if not images['is_valid'].any(): return table,None
     table = table.assign(is_valid=images['is_valid'][is_audited].to_numpy())
     others = images[~is_audited]
     if not len(others): return table,None
+    return table,_as_they_are(others, table)
+
+def _as_they_are(others, table):
+    "Rows without decisions, with the columns of the corrected table"
     others = others.assign(given=others['label'], decision='')
-    columns = [o for o in table if o in others]
-    return table,others[columns]
+    columns = table.columns.intersection(others.columns, sort=False)
+    return others[columns]
 
 def _train_line(settings, labels):
     "The command that trains on a list of labels as the model was trained"
@@ -234,14 +303,19 @@ def read_p_clean(
     "An audit from its csv; raises FileNotFoundError for images that aren't there, and what `LabelAudit.load` raises"
     audit = LabelAudit.load(f)
     files = audit.df['file'].tolist()
-    missing = [o for o in files if not Path(o).is_file()]
-    if missing:
-        raise FileNotFoundError(f'{len(missing)} of {len(files)} images in {f} are not there, such as {missing[0]}: '
-                                'run this in the folder in which resup-train ran')
+    check_there(files, f, 'run this in the folder in which resup-train ran')
     complete = text_column(map(os.path.abspath, files), audit.df.index)
     return LabelAudit(audit.df.assign(file=complete))
 
 # %% ../../nbs/cli/05_audit.ipynb #29d7e2db
+def check_there(files, f, advice='--images names their folder'):
+    "Raise FileNotFoundError unless all images that `f` names are there"
+    missing = [o for o in files if not Path(o).is_file()]
+    if not missing: return
+    n = len(missing)
+    first = missing[0]
+    raise FileNotFoundError(f'{n} of {len(files)} images in {f} are not there, such as {first}: {advice}')
+
 def is_p_clean(f):
     "Is `f` a csv file with p(clean) of every label?"
     f = Path(f)

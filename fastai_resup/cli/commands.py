@@ -9,7 +9,7 @@ __all__ = ['resup_train', 'resup_audit', 'resup_predict', 'resup_noise', 'resup_
 
 # %% ../../nbs/cli/00_commands.ipynb #7ce57bcc
 from types import SimpleNamespace
-from .shell import command, one_of
+from .shell import Place, command, one_of
 
 # %% ../../nbs/cli/00_commands.ipynb #33a131ea
 Format = one_of('auto', 'ferplus', 'fer2013', 'list', 'rafdb', 'csv', 'affectnet', 'folder')
@@ -33,6 +33,7 @@ def resup_train(
     warmup:int=None, # Epochs before labels are weighed (1; a third of the epochs where the weights are random)
     preset:one_of('reference')=None, # Mixture, weights and loss of the paper's authors
     compare:bool=False, # Train a baseline pair, with plain cross entropy, as well?
+    group:str=None, # Column of the csv, such as camera, or label: write noise rate, weight and accuracy of each group to groups.csv
     device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
     workers:int=None, # Processes that read images; default: none where the resized images fit into memory, else one per core, 8 at most
     pickle:bool=False, # Write model.pkl, too? fastai's own form, for `load_learner`, which runs code from it
@@ -61,8 +62,9 @@ def resup_train(
 # %% ../../nbs/cli/00_commands.ipynb #21cabb23
 @command
 def resup_audit(
-    model:str, # Folder that resup-train wrote
-    data:str, # Images and labels, as resup-train takes them, or the p_clean.csv that resup-train wrote
+    model:Place=None, # Folder that resup-train wrote; left out with --probs
+    data:Place=None, # Images and labels, as resup-train takes them, or the p_clean.csv that resup-train wrote
+    probs:str=None, # Probabilities by any model: csv or parquet with columns file, label and one per class, or npy, a row per image of DATA
     out:str=None, # Folder of the page to write (resup-audit), or with --apply the csv file (labels.csv)
     apply:str=None, # decisions.csv from the page: write the corrected label list instead of a page
     n:int=None, # How many of the most suspect images the page shows; default: all

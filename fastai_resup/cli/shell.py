@@ -64,6 +64,8 @@ def one_of(*choices):
     "Type of a text parameter with few values, which `--help` lists"
     return Annotated[str, dict(choices=choices)]
 
+Place = Annotated[str, dict(opt=False, nargs='?')] # type of a positional parameter that may be left out
+
 # %% ../../nbs/cli/09_shell.ipynb #15187b23
 def flag(arg):
     "An argument's name on the command line"
@@ -132,7 +134,9 @@ def command_line(name, given):
     words,options = [name],[]
     for k,p in signature(commands[name]).parameters.items():
         value = given.get(k, p.default)
-        if p.default is p.empty: words.append(value)
+        if value is None: continue
+        is_place = p.default is p.empty or p.annotation is Place
+        if is_place: words.append(value)
         elif value is True: options.append(flag(k))
         elif value!=p.default: options += [flag(k), value]
     return shell_line(*words, *options)
