@@ -31,20 +31,20 @@ def by(self:LabelAudit,
     five ranges of about equally many images; a categorical column stays as it is. Warns of groups of fewer than 30 images.
     Raises ValueError for a column that isn't there, and for values of your own of which none is of an image here."""
     groups = image_groups(self, column)
-    _warn_of_few(groups)
+    warn_of_few(groups)
     return group_rates(self.df, groups)
 
 # %% ../../nbs/audit/13_groups.ipynb #a822a135
 few_images = 30 # a group of fewer is warned of
 
-def _warn_of_few(groups):
+def warn_of_few(groups):
     "Name the groups about which little can be said"
     n = groups.value_counts(sort=False)
     few = n[n.between(1, few_images-1)]
     if not len(few): return
     sizes = [f'{name} ({k})' for name,k in few.items()]
     named = first_few(sizes)
-    warnings.warn(f'{groups.name}: {len(few)} groups have fewer than {few_images} images, so little can be said of them: {named}')
+    warnings.warn(f'{groups.name}: groups of fewer than {few_images} images say little: {named}')
 
 # %% ../../nbs/audit/13_groups.ipynb #111ffaf8
 def group_rates(

@@ -16,6 +16,7 @@ from fastai.torch_core import defaults
 from ..callbacks import ReSup
 from ..checkpoint import Checkpoint
 from .common import check_readable, on_device, save_report, score_lines, train_and_score
+from .groups import check_group, group_lines, read_groups, save_groups
 from .models import save_model
 from .shell import UsageError, check_args, check_choice, check_outside
 from .shell import command_line, data_args, say, shell_line
@@ -32,17 +33,25 @@ def train(args):
     _check_train_args(args)
     with on_device(args.device):
         start = _starting_network(args)
+        groups = read_groups(args)
         dls = _read_images(args)
         with new_folder(args.out, args.overwrite, train_files) as tmp, _says_how_to_go_on(args.checkpoint):
             runs = _train_pairs(args, start, dls)
+            by_group = save_groups(tmp, args, runs[-1], groups)
             _save_training(tmp, args, dls, runs)
-    written = ', '.join(sorted(os.listdir(args.out)))
-    say(f'\n{score_lines(runs)}\n\nwritten to {args.out}: {written}\n')
-    for line in _conclusion(args, runs[-1]): say(line)
+    _say_results(args, runs, by_group)
     return Path(args.out)
 
+def _say_results(args, runs, by_group):
+    "Print scores, groups, files, and what they mean"
+    written = ', '.join(sorted(os.listdir(args.out)))
+    say(f'\n{score_lines(runs)}\n')
+    if by_group is not None: say(group_lines(by_group))
+    say(f'written to {args.out}: {written}\n')
+    for line in _conclusion(args, runs[-1]): say(line)
+
 # %% ../../nbs/cli/02_train.ipynb #00000027
-train_files = ('epochs.csv','metrics.csv','mixture.png','model.pkl','model.safetensors','p_clean.csv','settings.json')
+train_files = ('epochs.csv','groups.csv','metrics.csv','mixture.png','model.pkl','model.safetensors','p_clean.csv','settings.json')
 
 # %% ../../nbs/cli/02_train.ipynb #8bc36bf9
 def _check_train_args(args):
@@ -56,6 +65,7 @@ def _check_train_args(args):
     if args.images is not None: args.images = complete_name(args.images)
     args.format = find_format(args.path, args.format, args.scheme)
     args.arch = _named_arch(args)
+    check_group(args)
     check_outside('out', args.out, args.path, 'the folder of images')
     check_free(args.out, args.overwrite, train_files)
     _check_checkpoint(args)
@@ -124,7 +134,8 @@ def _conclusion(args, run):
     if run.has_mixture: yield f'\nTo look at the suspects:\n  {look}'
 
 # %% ../../nbs/cli/02_train.ipynb #00000029
-_free_on_resume = ('path','out','compare','pickle','device','workers','overwrite','checkpoint','resume') # what a resumed run may change
+# what a resumed run may change
+_free_on_resume = ('path','out','compare','group','pickle','device','workers','overwrite','checkpoint','resume')
 
 def _check_checkpoint(args):
     "Raise for arguments that don't fit the checkpoints that are there"
