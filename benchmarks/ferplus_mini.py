@@ -33,11 +33,12 @@ from fastai_resup.data.ferplus import ferplus_classes, read_ferplus_votes
 from fastai_resup.data.loaders import FERDataLoaders
 from fastai_resup.data.noise import matrix_noise, pair_noise, symmetric_noise
 from fastai_resup.files import save_csv
-from fastai_resup.losses import running_mean, similarity
+from fastai_resup.losses import given_prob, similarity
 from fastai_resup.mixture import auroc
 from fastai_resup.models import log_mean_prob
 from fastai_resup.networks import speed_up_cpu
 from fastai_resup.passes import item_names, keep_order, ordered_pass
+from fastai_resup.record import label_means
 from methods import make_cbs, make_pair, parse
 from report import estimate, grid, keys, log_rows, plots, read_runs, tables
 
@@ -127,17 +128,20 @@ def true_ids(dls):
     "True class ids of the validation images"
     return tensor([dls.vocab.o2i[o.label] for o in dls.valid_ds.items])
 
-def p_clean(learn, sim):
-    "p(clean) by both networks, (2, N), averaged over epochs as `LabelAudit` has it; None without a mixture"
-    given,record = learn.dls.train_targs,learn.record
-    p = learn.model.p_clean(sim, given, exact=True)
-    return p if p is None else running_mean(p, record.mean.double(), record.n_past)
+def audited(learn, z):
+    "p(clean) as `LabelAudit` has it, by both networks' logits (2, N, K), shape (2, N); None without a mixture"
+    given = learn.dls.train_targs
+    p = learn.model.p_clean(similarity(z, given), given, exact=True)
+    if p is None: return None
+    probs = z.softmax(-1)
+    epoch = label_means(given, p, given_prob(probs, given), probs.argmax(-1), z.shape[-1])
+    return learn.record.with_epoch(epoch).p_clean()
 
-def judged(learn, sim):
+def judged(learn, z, sim):
     "How clean each label looks (2, N): the method's own score, p(clean), or else the similarity; and whether it is a probability"
     said = getattr(learn, 'clean_score', None)
     if said is not None: return torch.as_tensor(said).expand_as(sim),False
-    p = p_clean(learn, sim)
+    p = audited(learn, z)
     return (sim,False) if p is None else (p,True)
 
 def accuracies(z, y):
@@ -153,14 +157,14 @@ def judgement(learn, z):
     given,true = dls.train_targs,dls.true_targs
     clean = given==true
     sim = getattr(learn, 'judge', similarity)(z, given)
-    p,is_prob = judged(learn, sim)
+    p,is_prob = judged(learn, z, sim)
     res = dict(memorised=(log_mean_prob(z).argmax(-1)==given)[~clean].float().mean().item())
     for name,score in dict(auroc=p, auroc_similarity=sim).items():
         mean = score.mean(0).numpy()
         res[name] = auroc(clean, mean)
         res[f'{name}_within'] = auroc_within_classes(clean, mean, given)
     has_audit = learn.model.has_mixture and not hasattr(learn, 'judge')
-    res['auroc_audit'] = auroc(clean, p_clean(learn, sim).mean(0)) if has_audit else float('nan')
+    res['auroc_audit'] = auroc(clean, audited(learn, z).mean(0)) if has_audit else float('nan')
     classes = range(len(dls.vocab))
     share = tensor([clean[given==c].float().mean().nan_to_num(0.).item() for c in classes])
     res['auroc_class_alone'] = auroc(clean, share[given])
@@ -201,11 +205,11 @@ class TrainAlone(Callback):
 
 def keep_outputs(learn, f, trace, train, valid):
     """What the networks predict, un-augmented and in order, as an npz: logits (2, N, K) of training and validation images, given and true
-    ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N) averaged over epochs and the estimated
+    ids, and logits of every epoch while training, (E, 2, N, K); with a mixture p(clean) (2, N) as `LabelAudit` has it and the estimated
     noise rate of every refit"""
     dls = learn.dls
     arrays = dict(train=train, valid=valid, given=dls.train_targs, true=dls.true_targs, true_valid=true_ids(dls), trace=trace.logits)
-    p = p_clean(learn, similarity(train, dls.train_targs))
+    p = audited(learn, train)
     if p is not None:
         arrays['p_clean'] = p
         arrays['noise_rates'] = [o['noise_rate'] for o in learn.record.refits]

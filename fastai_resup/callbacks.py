@@ -27,6 +27,7 @@ from fastai.torch_core import get_model
 from .losses import WeightedLoss, hard_targs, sce_loss
 from .mixture import (BetaMixture, DegenerateMixtureError, auroc, balance_factors, clean_lookup,
     component_densities, finite_similarities, mean_by_class, step_lookup)
+from .record import label_means
 from .trusted import clean_shares, fixed_weights, reviewed_labels, share_shifts, with_reviewed
 from .passes import check_batches, check_paired, keep_order, ordered_pass, process_group
 
@@ -52,7 +53,7 @@ class MixtureRefit(Callback):
         if history<0: raise ValueError(f'history must be True, False or a number of refits, not {history!r}')
         store_attr()
         self.estimator = ifnone(estimator, BetaMixture(max_iter=100))
-        self.seen = None # `SeenSimilarities` of the epoch, while it trains
+        self.seen = None # `SeenLabels` of the epoch, while it trains
 
     def before_fit(self):
         "Refuse a learner that can't train a pair"
@@ -63,24 +64,24 @@ class MixtureRefit(Callback):
         self.seen = None
         if hasattr(self.learn, 'lr_finder'): return
         model = get_model(self.model)
-        if model.epochs.sum()>0 and not model.has_mixture: self.fit_mixtures(*self.show_all())
+        if model.epochs.sum()>0 and not model.has_mixture: self.judge_labels(*self.show_all())
         if _images_are_mixed(self.learn): return
-        self.seen = SeenSimilarities(self.dl)
+        self.seen = SeenLabels(self.dl)
 
     def after_loss(self):
-        "Keep the similarities of the batch"
+        "Keep what the networks say of the batch"
         y = self.given()
-        if self.seen and self.refit=='record': self.seen.add(self.iter, self.similarity(self.pred, y), y)
+        if self.seen and self.refit=='record': self.seen.add(self.iter, self.look(self.pred, y), y)
 
     def given(self): # Class ids (B,), or soft labels (B, K)
         "The labels of the batch that are judged"
         return self.y
 
     def after_train(self):
-        "Fit both mixtures"
+        "Fit both mixtures, and keep the record"
         if hasattr(self.learn, 'lr_finder'): return
         recorded = self.seen and self.seen.batches and get_model(self.model).has_mixture
-        self.fit_mixtures(*(self.recorded() if recorded else self.show_all()))
+        self.judge_labels(*(self.recorded() if recorded else self.show_all()))
         self.seen = None
 
     def similarity(self,
@@ -90,34 +91,54 @@ class MixtureRefit(Callback):
         "What the mixtures are fitted to; a subclass may judge labels in another way"
         return pair.similarity(targ)
 
-    def recorded(self)->tuple: # Similarities (2, N), NaN where an image wasn't seen, and given ids (N,), -1 there
-        "What training showed of each image, in all processes"
-        sims,given = self.seen.by_image(len(self.dls.train_ds))
-        group = process_group(self.learn)
-        return group.merge(sims, given) if group else (sims,given)
+    def look(self,
+        pair, # `Pair` of logits
+        targ:Tensor, # Given class ids (B,), or soft labels (B, K)
+    )->Tensor: # Shape (3, 2, B)
+        "By each network: similarity, probability of the given label, predicted class"
+        sims = self.similarity(pair, targ)
+        return torch.stack([sims, pair.given_prob(targ), pair.predicted().to(sims.dtype)])
 
-    def show_all(self)->tuple: # Similarities (2, N) and given ids (N,)
+    def recorded(self)->tuple: # Looks (3, 2, N), NaN where an image wasn't seen, and given ids (N,), -1 there
+        "What training showed of each image, in all processes"
+        looks,given = self.seen.by_image(len(self.dls.train_ds))
+        group = process_group(self.learn)
+        return group.merge(looks, given) if group else (looks,given)
+
+    def show_all(self)->tuple: # Looks (3, 2, N) and given ids (N,)
         "What an ordered pass shows of each image"
         def judge(pair, y):
-            sims = self.similarity(pair, y).double()
+            looks = self.look(pair, y).flatten(0, 1).double()
             given = hard_targs(y).as_subclass(Tensor).double()
-            return torch.cat([sims, given[None]])
+            return torch.cat([looks, given[None]])
         res = ordered_pass(self.learn, judge)
-        return res[:2].float(),res[2].long()
+        return res[:6].float().view(3, 2, -1),res[6].long()
+
+    def judge_labels(self,
+        looks:Tensor, # See `look`, shape (3, 2, N); NaN for images not seen
+        given:Tensor, # Given ids, shape (N,); -1 for images not seen
+    ):
+        "Fit the mixtures, and add this epoch to what all epochs say"
+        sims,probs,predicted = looks
+        p = self.fit_mixtures(sims, given)
+        given = _finite(given, sims)
+        k = max(_n_classes(self.learn, given), int(predicted[:,given>=0].max())+1)
+        self.learn.record.see(label_means(given, p, probs, predicted, k))
 
     def fit_mixtures(self,
         sims:Tensor,  # Similarities, shape (2, N); NaN for images not seen
         given:Tensor, # Given ids, shape (N,); -1 for images not seen
-    ):
-        "Fit each network's mixture to its similarities, and keep the record"
+    ): # p(clean), shape (2, N); None without a mixture
+        "Fit each network's mixture to its similarities, and take up the refit"
         seen = given>=0
         fits,notes = zip(*[self.fit_network(i, s[seen]) for i,s in enumerate(sims)])
-        given = given.where(sims.isfinite().all(0), -1)
+        given = _finite(given, sims)
         p = self._judge(sims, given)
         row = _summary(p, given, self.dls, notes)
         self.learn.record.add(fits, sims, **row)
         self._update_model(p, given, row['noise_rate'])
         if self.history: self._keep_history(p, given)
+        return p
 
     def _judge(self, sims, given):
         "p(clean) of all labels, (2, N), after reviewed ones had their say; None without a mixture"
@@ -129,7 +150,6 @@ class MixtureRefit(Callback):
         if shifts is not None:
             model.class_shifts = shifts.to(model.lookup.device)
             p = _p_clean(model, sims, given)
-        self.learn.record.see(p.where(given>=0, float('nan')), given)
         return p
 
     def class_shifts(self,
@@ -170,7 +190,7 @@ class MixtureRefit(Callback):
         model = get_model(self.model)
         model.noise_rate.fill_(noise_rate)
         if p is None: return
-        n_classes = max(get_c(self.dls) or 0, model.clean_by_class.shape[1], int(given.max())+1)
+        n_classes = _n_classes(self.learn, given)
         model.clean_by_class = mean_by_class(p, given, n_classes).to(model.lookup.device)
 
     def _keep_history(self, p, given):
@@ -183,6 +203,15 @@ class MixtureRefit(Callback):
 def _images_are_mixed(learn):
     "Does a callback mix images, which then have no label of their own?"
     return any(isinstance(cb, MixHandler) or getattr(cb, 'mixes', False) for cb in learn.cbs)
+
+def _finite(given, sims):
+    "Given ids, -1 where a similarity isn't finite"
+    return given.where(sims.isfinite().all(0), -1)
+
+def _n_classes(learn, given):
+    "Number of classes"
+    known = get_c(learn.dls) or 0
+    return max(known, get_model(learn.model).clean_by_class.shape[1], int(given.max())+1)
 
 def _p_clean(model, sims, given):
     "p(clean) of all labels, (2, N) on the CPU; None without a mixture"
@@ -203,8 +232,8 @@ def _summary(p, given, dls, notes):
     return row
 
 # %% ../nbs/05_callbacks.ipynb #0000000c
-class SeenSimilarities:
-    "What one training epoch showed of each image: similarities and given labels"
+class SeenLabels:
+    "What one training epoch showed of each image: what the networks say, and given labels"
     def __init__(self,
         dl, # The training DataLoader
     ):
@@ -212,23 +241,24 @@ class SeenSimilarities:
 
     def add(self,
         i:int, # Number of the batch
-        sims:Tensor, # Similarities, shape (2, B)
+        looks:Tensor, # What the networks say, shape (..., B)
         y:Tensor, # Given class ids (B,), or soft labels (B, K)
     ):
         "Keep a batch"
-        self.batches.append((self.ids(i, len(y)), sims, y))
+        self.batches.append((self.ids(i, len(y)), looks, y))
 
     def by_image(self,
         n:int, # Training images
-    )->tuple: # Similarities (2, n), NaN where an image wasn't seen; given ids (n,), -1 there
+    )->tuple: # Looks (..., n), NaN where an image wasn't seen; given ids (n,), -1 there
         "What was seen, in the order of the images"
         ids,batches,targs = zip(*self.batches)
         ids = torch.cat(ids)
-        sims = torch.full((2,n), float('nan'))
-        sims[:,ids] = torch.cat(batches, -1).float().cpu()
+        seen = torch.cat(batches, -1).float().cpu()
+        looks = torch.full((*seen.shape[:-1],n), float('nan'))
+        looks[...,ids] = seen
         given = torch.full((n,), -1)
         given[ids] = hard_targs(torch.cat(targs)).cpu().as_subclass(Tensor)
-        return sims,given
+        return looks,given
 
 # %% ../nbs/05_callbacks.ipynb #0000001c
 class LossReweight(Callback):

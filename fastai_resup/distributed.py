@@ -174,11 +174,11 @@ class DistributedPair(Callback):
         return gather_parts(part.to(self.device), n)
 
     def merge(self,
-        sims:Tensor, # Similarities that this rank saw, shape (2, N)
+        looks:Tensor, # What this rank saw of each image, shape (..., N)
         given:Tensor, # Given ids, shape (N,)
     )->tuple: # Both with what any rank saw
         "`merge_seen` on the device of the process group"
-        return merge_seen(sims, given, self.device)
+        return merge_seen(looks, given, self.device)
 
     def first(self,
         f, # Function without arguments
@@ -325,16 +325,17 @@ def gather_parts(
 
 # %% ../nbs/10_distributed.ipynb #0000000b
 def merge_seen(
-    sims:Tensor, # Similarities that this rank saw, shape (2, N); NaN where it didn't see the image
+    looks:Tensor, # What this rank saw of each image, not negative, shape (..., N); NaN where it didn't see the image
     given:Tensor, # Given ids, shape (N,); -1 where it didn't
     device='cpu', # Where the collective takes place
 )->tuple: # Both with what any rank saw, on the CPU
-    "Put together what the ranks recorded while training, 12 bytes per image; one collective"
-    seen = torch.cat([sims.nan_to_num(-1), given[None].float()]).to(device)
+    "Put together what the ranks recorded while training, 28 bytes per image; one collective"
+    rows = looks.flatten(0, -2)
+    seen = torch.cat([rows.nan_to_num(-1), given[None].float()]).to(device)
     dist.all_reduce(seen, dist.ReduceOp.MAX)
     seen = seen.cpu()
-    sims,given = seen[:2],seen[2].long()
-    return sims.where(sims>=0, torch.tensor(float('nan'))),given
+    looks,given = seen[:-1].view(looks.shape),seen[-1].long()
+    return looks.where(looks>=0, float('nan')),given
 
 # %% ../nbs/10_distributed.ipynb #0000000f
 def fingerprint(

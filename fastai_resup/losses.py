@@ -97,6 +97,18 @@ class Pair(tuple):
         _,p = self.probs()
         return cosine_to_label(p.detach(), targ.as_subclass(Tensor))
 
+    def given_prob(self,
+        targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K)
+    )->Tensor:       # Shape (2, B), without gradient
+        "The probability that each network gives to the given label"
+        _,p = self.probs()
+        return given_prob(p.detach(), targ)
+
+    def predicted(self)->Tensor: # Class ids, shape (2, B)
+        "The class that each network predicts"
+        logp,_ = self.probs()
+        return logp.argmax(-1)
+
     def with_weights(self,
         fixed:Tensor, # Weights that are known, shape (B,): 1 for a reviewed label, 0 for a dropped image, NaN for all others
     ):                # The pair itself
@@ -130,9 +142,15 @@ def cosine_to_label(
 )->Tensor:       # Shape (..., B), in [0, 1]
     "Cosine between probabilities and the given label, one-hot where it is an id"
     if is_soft(targ): return F.cosine_similarity(p, targ.to(p.dtype), dim=-1)
-    ids = targ.expand(p.shape[:-1])
-    given = p.gather(-1, ids[...,None])[...,0]
-    return given/torch.linalg.vector_norm(p, dim=-1)
+    return given_prob(p, targ)/torch.linalg.vector_norm(p, dim=-1)
+
+def given_prob(
+    p:Tensor,    # Probabilities, shape (..., B, K)
+    targ:Tensor, # Given class ids, shape (B,), or soft labels, shape (B, K), whose likeliest class counts
+)->Tensor:       # Shape (..., B)
+    "The probability of the given label"
+    ids = hard_targs(targ).as_subclass(Tensor).expand(p.shape[:-1])
+    return p.gather(-1, ids[...,None])[...,0]
 
 # %% ../nbs/01_losses.ipynb #0d250001
 def running_mean(

@@ -11,6 +11,8 @@ from PIL import Image
 from torch import nn
 
 from fastai_resup.audit import LabelAudit,label_table,reliability
+from fastai_resup.audit.table import network_probs
+from scipy.special import logit
 from fastai_resup.callbacks import ReSup
 from fastai_resup.data.ferplus import ferplus_votes,read_ferplus_votes
 from fastai_resup.data.loaders import FERDataLoaders
@@ -63,17 +65,26 @@ def test_every_column_by_hand(faces):
     assert df.true.tolist()==[f.parent.name for f in dls.train_files]
     assert (df.true!=df.label).sum()==6
 
-def test_labels_are_judged_by_the_last_epochs(faces):
-    "p(clean) is the mean of this pass and of the two epochs before, if those were of the same labels"
+def test_labels_are_judged_by_all_epochs(faces):
+    "The order within a class is that of the given label's probability in all epochs and this pass, if those had the same labels"
     dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=0, num_workers=0)
     learn = pair(dls)
     with learn.no_bar(), learn.no_logging(): learn.fit(6, 0.05, cbs=ReSup())
     def both(df, columns): return df[[f'{columns}_{i}' for i in range(2)]].to_numpy().T
     def now(df): return learn.model.p_clean(torch.tensor(both(df, 'similarity')), dls.train_targs, exact=True).numpy()
     df = LabelAudit.from_learner(learn).df
-    np.testing.assert_allclose(both(df, 'p_clean'), (now(df)+2*learn.record.mean.numpy())/3, rtol=1e-4)
+    means,given = learn.record.means,dls.train_targs.numpy()
+    probs = (6*means.probs.numpy()+network_probs(learn)[:,np.arange(len(given)),given])/7
+    moved = logit(both(df, 'p_clean')) - logit(probs)
+    assert means.n==6 and np.abs(both(df, 'p_clean')-now(df)).max()>0.01
+    predicted = (6*means.predicted.numpy()+np.bincount(network_probs(learn).argmax(-1).ravel(), minlength=3)/2/len(given))/7*len(given)
+    for c in np.unique(given):
+        of_class,n = given==c,(given==c).sum()
+        clean = (6*means.clean[c].item()+now(df)[:,of_class].mean())/7
+        share = min(max(min(clean, (predicted[c]+20)/(n+20)), 0.01), 0.99)
+        np.testing.assert_allclose(both(df, 'p_clean')[:,of_class].mean(1), share, rtol=1e-3)
+        assert np.ptp(moved[:,of_class], axis=1).max()<1e-3
     np.testing.assert_allclose(df.p_clean, both(df, 'p_clean').mean(0))
-    assert learn.record.n_past==2 and np.abs(both(df, 'p_clean')-now(df)).max()>0.01
     learn.dls = FERDataLoaders.from_folder(faces, bs=7, img_size=16, noise=0.2, seed=1, num_workers=0) # the same images with other labels
     df = LabelAudit.from_learner(learn).df
     np.testing.assert_allclose(both(df, 'p_clean'), now(df), rtol=1e-4)
@@ -368,7 +379,7 @@ def test_sure_labels_have_an_order_too(faces):
     for i in range(2): learn.model.lookup[i] = clean_lookup(BetaMixture().fit(np.r_[np.random.default_rng(i).beta(2, 8, 300), np.random.default_rng(i).beta(80, 2, 700)][:,None]))
     exact,single = learn.model.weight_function(exact=True)(sims),learn.model.weight_function()(sims)
     assert (exact.diff(dim=1)>0).all() and (single.diff(dim=1)==0).any()
-    learn.record.forget()                                         # so that this pass judges alone
+    learn.record.means = None                                     # so that this pass judges alone
     torch.testing.assert_close(exact.float(), single, atol=1e-6, rtol=0)
     df = LabelAudit.from_learner(learn).df
     want = learn.model.weight_function(exact=True)(torch.tensor(df[['similarity_0','similarity_1']].to_numpy().T, dtype=torch.float32))

@@ -133,7 +133,7 @@ def test_exported_record_is_small(learn, tmp_path):
     learn.fit(2, cbs=ReSup())
     learn.export(tmp_path/'e.pkl')
     loaded = load_learner(tmp_path/'e.pkl')
-    assert loaded.record.mean is None and learn.record.mean.shape==(2,84) and repr(loaded.refits)==repr(learn.refits)
+    assert loaded.record.means is None and learn.record.means.probs.shape==(2,84) and repr(loaded.refits)==repr(learn.refits)
 
 def test_what_is_not_training_leaves_the_mixture_alone(learn, tmp_path):
     learn.path = tmp_path

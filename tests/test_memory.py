@@ -50,7 +50,7 @@ def measured(faces, path, *cbs, epochs=40):
             warnings.simplefilter('ignore')
             learn.fit(epochs, 1e-2, cbs=[ReSup(history=10), Checkpoint('a'), m, *cbs])
     finally: tracemalloc.stop()
-    assert len(learn.p_clean_history)==min(10, epochs) and learn.record.n_past==2
+    assert len(learn.p_clean_history)==min(10, epochs) and learn.record.means.n==epochs
     return m
 
 def test_memory_does_not_grow(faces, tmp_path):

@@ -16,17 +16,18 @@ import torch
 from fastai.torch_core import get_model
 from sklearn.base import clone
 from ..files import save_csv, text_column
-from ..losses import cosine_to_label, hard_targs, running_mean
+from ..losses import cosine_to_label, given_prob, hard_targs
 from ..mixture import BetaMixture, DegenerateMixtureError, clean_lookup, p_clean
 from ..models import PairedModel
 from ..passes import check_paired, item_names, ordered_pass
+from ..record import label_means
 
 # %% ../../nbs/audit/00_table.ipynb #00000018
 class LabelAudit:
     """Every training image with p(clean), the chance that its label is clean.
 
     `df` has a row per image, in the order of the training items. Its columns: file, label,
-    p_clean (mean of both networks), p_clean_0, p_clean_1 (averaged over this pass and the last epochs), similarity_0, similarity_1,
+    p_clean (mean of both networks), p_clean_0, p_clean_1 (by this pass and all epochs), similarity_0, similarity_1,
     suggested (the class with the highest mean probability), suggested_prob,
     agree (do both networks predict the same class?) and, where known, true.
     One network has `similarity` in place of the columns with a number, and no agree.
@@ -72,8 +73,8 @@ class LabelAudit:
         sims = torch.tensor(similarities(df), dtype=torch.float32)
         given = torch.from_numpy(class_ids(df['label'], vocab))
         p,history = model.p_clean(sims, given, exact=True),None
-        if dl is None: p,history = _recorded(learn.record, p, given)
-        return cls.from_predictions(df, p.numpy(), vocab, probs, history)
+        if dl is None: p,history = _recorded(learn.record, p, given, probs)
+        return cls.from_predictions(df, p.numpy(), vocab, probs.mean(0), history)
 
     @classmethod
     def from_predictions(cls,
@@ -177,19 +178,21 @@ def _names_in(df):
 def _audit_of_one(cls, learn, dl):
     "The audit by a learner of one network"
     df,vocab,probs = _predictions(learn, dl)
-    return cls.from_predictions(df, None, vocab, probs)
+    return cls.from_predictions(df, None, vocab, probs.mean(0))
 
 def _check_mixture(model):
     "Raise ValueError for a pair without a mixture"
     if model.has_mixture: return
     raise ValueError('The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.')
 
-def _recorded(record, p, given):
-    "p(clean) averaged with that of former epochs, if those had the labels `given`, and p(clean) by epoch, or None"
+def _recorded(record, p, given, probs):
+    "p(clean) by all epochs and this pass, by this pass alone if those had other labels; and p(clean) by epoch, or None"
     history = [o for o in record.p_clean if len(o)==len(given)]
     history = np.stack(history, 1) if history else None
-    if record.has_labels(given): p = running_mean(p, record.mean.double(), record.n_past)
-    return p,history
+    probs = torch.from_numpy(probs)
+    epoch = label_means(given, p, given_prob(probs, given), probs.argmax(-1), probs.shape[-1])
+    means = record.with_epoch(epoch)
+    return (means.p_clean() if means.n>1 else p),history
 
 # %% ../../nbs/audit/00_table.ipynb #00000054
 def fit_p_clean(
@@ -217,7 +220,7 @@ def label_table(
 
 # %% ../../nbs/audit/00_table.ipynb #00000026
 def _predictions(learn, dl=None):
-    "The table of predictions, the vocab, and the ensemble's probabilities (N, K)"
+    "The table of predictions, the vocab, and each network's probabilities, (2, N, K) or (1, N, K)"
     ds = learn.dls.train_ds if dl is None else dl.dataset
     if not len(ds):
         raise ValueError('The learner has no training images (exported learners leave them behind): '
@@ -227,7 +230,7 @@ def _predictions(learn, dl=None):
     df = prediction_table(probs, given_labels(ds), item_names(ds), vocab)
     true = true_labels(learn.dls, dl)
     if true is not None: df['true'] = text_column(true)
-    return df,vocab,probs.mean(0)
+    return df,vocab,probs
 
 # %% ../../nbs/audit/00_table.ipynb #00000024
 def network_probs(
