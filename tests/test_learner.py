@@ -124,7 +124,7 @@ def test_names_of_the_record_are_read_only(learn):
     learn.fit(2, cbs=ReSup(history=True))
     r = learn.record
     assert learn.mixtures is r.mixtures and learn.similarities is r.similarities and learn.refits is r.refits and learn.p_clean_history is r.p_clean
-    assert r.table().columns.tolist()==['epoch','noise_rate','auroc','note'] and len(r.table())==len(r.p_clean)==r.n_past==2
+    assert r.table().columns.tolist()==['epoch','noise_rate','auroc','note'] and len(r.table())==len(r.p_clean)==r.means.n==2
     for name in ('mixtures','similarities','refits','p_clean_history'):
         with pytest.raises(AttributeError): setattr(learn, name, None)
 
