@@ -1,91 +1,134 @@
-"""Who finds the noisy labels first: `LabelAudit`, cleanlab on the same predictions, or the small loss?
+"""Who finds the noisy labels first, and how many does it expect: `LabelAudit`, or cleanlab on the same predictions? Trains nothing.
 
-    python benchmarks/ferplus_mini.py --methods resup:head=linear --seeds 12 --keep kept     # trains, and keeps the networks' predictions
-    python benchmarks/audit.py kept/resup*.npz                                               # one table
-    python benchmarks/audit.py --train --seeds 12                                            # both in one
+    python benchmarks/ferplus_mini.py --methods resup:head=linear --noise sym30 votes3 --seeds 10 11 --keep kept    # trains
+    python benchmarks/audit.py kept/resup*.npz                                                                      # tables
+    python benchmarks/audit.py kept/resup*.npz --out benchmarks/audit_orders.csv
 
-Every ranking has the same predictions: both networks' logits on the un-augmented training images of FERPlus-mini at a noise rate of 30 %.
-`LabelAudit` also uses the similarities that `ReSup` recorded in the last three epochs, as it does for users; the row 'without its last
-epochs' leaves them out. AUROC and average precision (noisy labels are the positives) are given overall and within given classes (mean
-weighted by class size), beside what the given class alone yields. cleanlab's scores are those of
-`cleanlab.rank.get_label_quality_scores` on the mean probabilities."""
-import argparse, tempfile
+Every order has the same predictions: both networks' logits for the training images of FERPlus-mini. `LabelAudit` is made of those while
+training (but for the first epoch) and of the last pass, as `ReSup` and `LabelAudit.from_learner` do it. So any kept run can be judged,
+also one of another method: mixtures are fitted to its similarities then. 'p(clean) of the last pass' is a mixture of that pass alone.
+cleanlab's scores are those of `cleanlab.rank.get_label_quality_scores` on the mean probabilities of the last pass.
+
+Noisy labels are the positives of AUROC and average precision; both are given overall and within given classes (mean weighted by class
+size), beside what the true noise rate of the given class alone yields. 'found' is how many noisy labels a person finds who looks at that
+many images in this order. Of `LabelAudit` also: estimated minus true noise rate, the largest
+such error of a class with at least 200 labels, the Brier score of p(clean), the share of noisy labels among the first 50 and 200, and of
+the labels that `suggest()` changes the number and the share that becomes clean."""
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
-from fastai_resup.audit.crossval import fit_p_clean
+import torch
+from cleanlab.rank import get_label_quality_scores
 from fastai_resup.audit.decisions import * # audit.suggest()
+from fastai_resup.audit.noise_rates import * # audit.noise_by_class()
 from fastai_resup.audit.ranking import score_ranking
-from fastai_resup.audit.table import LabelAudit, prediction_table
+from fastai_resup.audit.table import LabelAudit, fit_p_clean, prediction_table
 from fastai_resup.data.ferplus import ferplus_classes
+from fastai_resup.files import save_csv
+from fastai_resup.losses import given_prob, similarity
+from fastai_resup.record import label_means
 
-def load_audit(f):
-    "The audit of a pair whose logits `ferplus_mini.py --keep` wrote; a pair without a mixture gets one fitted to its similarities"
-    with np.load(f) as o: o = dict(o)
-    probs = softmax(o['train'].astype(np.float32), axis=-1)
-    true = np.array(ferplus_classes, dtype=object)[o['true']]
-    df = prediction_table(probs, o['given'], [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
-    p = o['p_clean'].astype(float) if 'p_clean' in o else fit_p_clean(df[['similarity_0','similarity_1']].to_numpy().T)
-    return LabelAudit.from_predictions(df, p, ferplus_classes, probs.mean(0))
+figures = dict(auroc='AUROC', auroc_within='within classes', average_precision='average precision',
+               average_precision_within='within classes')
+found = {f'found_{n}':f'found in {n}' for n in (50,150,500)}
+levels = dict(rate_error='error of the noise rate', class_error='largest of a class', brier='Brier score', precision_50='noisy of the first 50',
+              precision_200='of the first 200', changed='changed by suggest()', made_clean='of these made clean')
 
-def rankings(audit):
-    "Name to score, higher is cleaner"
-    from cleanlab.rank import get_label_quality_scores
-    given,probs = audit.labels,audit.pred_probs
+def last_pass(z, given):
+    "p(clean) by both networks' logits (2, N, K) alone, shape (2, N)"
+    return torch.from_numpy(fit_p_clean(similarity(z, given).double().numpy()))
+
+def epoch_means(z, given):
+    "`LabelMeans` of one epoch's logits (2, N, K)"
+    probs = z.softmax(-1)
+    return label_means(given, last_pass(z, given), given_prob(probs, given), probs.argmax(-1), z.shape[-1])
+
+def read_run(f):
+    "Noise, and the audits by all epochs and by the last pass, of what `ferplus_mini.py --keep` wrote"
+    with np.load(f) as o: run = {k:torch.from_numpy(v) for k,v in o.items() if k in ('trace','train','given','true')}
+    given,last = run['given'],run['train'].float()
+    means = None
+    for z in [*run['trace'].float().nan_to_num()[1:], last]:
+        epoch = epoch_means(z, given)
+        means = epoch if means is None else means.joined(epoch)
+    probs = last.softmax(-1).numpy()
+    true = np.array(ferplus_classes, dtype=object)[run['true']]
+    df = prediction_table(probs, given, [str(i) for i in range(len(true))], ferplus_classes).assign(true=true)
+    ps = means.p_clean(),last_pass(last, given)
+    return noise_of(f),*[LabelAudit.from_predictions(df, p.numpy(), ferplus_classes, probs.mean(0)) for p in ps]
+
+def noise_of(f):
+    "The noise in the name of a kept file, '…-votes3-10-dev.npz'"
+    return Path(f).stem.split('-')[-3]
+
+def orders(audit, alone):
+    "Scores by name, higher is cleaner"
     kinds = 'self_confidence','normalized_margin','confidence_weighted_entropy'
-    quality = {f'cleanlab {o.replace("_", " ")}':get_label_quality_scores(given, probs, method=o) for o in kinds}
-    small_loss = np.log(probs[np.arange(len(given)),given])
-    return {'LabelAudit':audit.rank, **quality, 'small loss':small_loss}
+    quality = {o:get_label_quality_scores(audit.labels, audit.pred_probs, method=o) for o in kinds}
+    return {'audit':audit.rank, 'audit_last_pass':alone.rank, **quality}
 
-def compare(audit):
-    "A row per ranking: AUROC and average precision, overall and within given classes"
+def order_rows(audit, alone):
+    "A row per order"
     clean = (audit.df.true==audit.df.label).to_numpy()
-    tables = {k:score_ranking(clean, o, audit.labels) for k,o in rankings(audit).items()}
-    def row(t):
-        within = t.loc['within']
-        return dict(auroc=t.auroc['all'], auroc_within=within.auroc, ap=t.average_precision['all'], ap_within=within.average_precision)
-    rows = {k:row(t) for k,t in tables.items()}
-    alone = tables['LabelAudit'].loc['class alone']
-    rows['given class alone'] = dict(auroc=alone.auroc, auroc_within=0.5, ap=alone.average_precision, ap_within=np.nan)
-    return pd.DataFrame(rows).T
+    scored = {k:score_ranking(clean, o, audit.labels) for k,o in orders(audit, alone).items()}
+    rows = {k:both(o.loc['all'], o.loc['within']) for k,o in scored.items()}
+    for k,score in orders(audit, alone).items(): rows[k] |= noisy_first(clean, score)
+    rows['class_alone'] = both(scored['audit'].loc['class alone'], dict(auroc=0.5, average_precision=np.nan))
+    rows['random'] = {k:(~clean).mean()*int(k[6:]) for k in found}
+    return rows
 
-def suggestions(audit):
-    "What `audit.suggest()` at its defaults would change: labels changed, made clean, made noisy; noise rate before and after"
-    d,df = audit.suggest(),audit.df.set_index('file')
-    now = df.loc[d.file]
-    made_clean = int((d.new_label.to_numpy()==now.true.to_numpy()).sum())
-    made_noisy = int((now.label==now.true).sum())
-    noisy = int((df.label!=df.true).sum())
-    after = noisy-made_clean+made_noisy
-    return dict(changed=len(d), made_clean=made_clean, made_noisy=made_noisy, noise_before=noisy/len(df), noise_after=after/len(df))
+def noisy_first(clean, score):
+    "Noisy labels among the first"
+    noisy = ~clean[np.argsort(score, kind='stable')]
+    return {k:noisy[:int(k[6:])].sum() for k in found}
 
-def train(seeds, data, folder):
-    "Train ReSup on FERPlus-mini as `ferplus_mini.py` does, and keep the outputs in `folder`"
-    from ferplus_mini import read_data, run
-    files = [folder/f'resup-{s}.npz' for s in seeds]
-    for f,s in zip(files, seeds): run(read_data(data), 'resup:head=linear', 'fit_one_cycle', s, 'dev', 'sym30', 8, f)
-    return files
+def both(overall, within):
+    "Figures overall and within classes"
+    names = 'auroc','average_precision'
+    return {o:overall[o] for o in names} | {f'{o}_within':within[o] for o in names}
+
+def level_row(audit):
+    "How right the levels are, and what `suggest()` does"
+    clean = (audit.df.true==audit.df.label).to_numpy()
+    p = audit.df.p_clean
+    classes = audit.noise_by_class().query('n>=200')
+    first = ~clean[np.argsort(audit.rank, kind='stable')]
+    d = audit.suggest()
+    now = audit.df.set_index('file').loc[d.file]
+    made_clean = d.new_label.to_numpy()==now.true.to_numpy()
+    return dict(
+        rate_error=audit.noise_rate-(~clean).mean(), class_error=(classes.noise_rate-classes.true_noise_rate).abs().max(),
+        brier=((p-clean)**2).mean(), precision_50=first[:50].mean(), precision_200=first[:200].mean(),
+        changed=len(d), made_clean=made_clean.mean() if len(d) else np.nan)
+
+def measure(files):
+    "A row per run and order"
+    rows = []
+    for f in files:
+        noise,audit,alone = read_run(f)
+        for order,row in order_rows(audit, alone).items():
+            rows.append(dict(run=Path(f).stem, noise=noise, order=order, **row))
+            if order=='audit': rows[-1] |= level_row(audit)
+            if order=='audit_last_pass': rows[-1] |= level_row(alone)
+    return pd.DataFrame(rows)
+
+def show(rows, columns):
+    "Means over runs as a markdown table"
+    means = rows.groupby(['noise','order'], sort=False)[list(columns)].mean().dropna(how='all')
+    print('| noise | order | '+' | '.join(columns.values())+' |\n'+'|---'*(len(columns)+2)+'|')
+    for (noise,order),o in means.iterrows(): print(f'| {noise} | {order} | '+' | '.join(f'{v:.3f}' for v in o)+' |')
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('files', nargs='*', type=Path,
-                   help='npz files that `ferplus_mini.py --keep` wrote; several give the mean of their figures')
-    p.add_argument('--train', action='store_true', help='train first, instead of reading files')
-    p.add_argument('--seeds', nargs='+', type=int, default=[12])
-    p.add_argument('--data', default='../shared/data/ferplus.tar.xz',
-                   help='FERPlus: the folder with FER2013Train and FER2013Valid, or an archive of it')
+    p.add_argument('files', nargs='+', type=Path, help='npz files that `ferplus_mini.py --keep` wrote; runs with one noise give their mean')
+    p.add_argument('--out', type=Path, help='csv to write, a row per run and order')
     a = p.parse_args()
-    if bool(a.files)==a.train: p.error('give npz files, or --train')
-    with tempfile.TemporaryDirectory() as d:
-        files = train(a.seeds, a.data, Path(d)) if a.train else a.files
-        audits = [load_audit(f) for f in files]
-        tables = [compare(o) for o in audits]
-    print(f"{len(tables)} run{'s' if len(tables)>1 else ''}\n")
-    print('| | AUROC | within classes | average precision | within classes |\n|---|---|---|---|---|')
-    for k,r in (sum(tables)/len(tables)).iterrows(): print(f'| {k} | '+' | '.join('-' if o!=o else f'{o:.4f}' for o in r)+' |')
-    changes = pd.DataFrame(map(suggestions, audits)).to_string(index=False, float_format='{:.3f}'.format)
-    print(f'\naudit.suggest(), run by run:\n{changes}')
+    rows = measure(a.files)
+    if a.out: save_csv(rows.round(4), a.out, overwrite=True)
+    for columns in (figures, found, levels):
+        show(rows, columns)
+        print()
 
 if __name__=='__main__': main()

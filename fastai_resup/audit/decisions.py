@@ -28,11 +28,14 @@ from ..passes import item_names
 @patch
 def suggest(self:LabelAudit,
     threshold:float=0.2, # Labels whose p(clean) is below this are decided
-    min_prob:float=0.5, # Least probability of a suggested label that is taken, between 0 and 1
+    min_prob:float=0.8, # Least probability of a suggested label that is taken, between 0 and 1
     agree:bool=True, # Take only what both networks suggest? An audit of one network has nothing to compare
     drop:bool=False, # Drop the images whose suspect label isn't replaced? Otherwise they stay undecided
-)->pd.DataFrame: # Decisions, the most suspect first; columns file, label, decision, new_label
+)->pd.DataFrame: # Decisions, the most suspect first; columns file, label, decision, new_label, p_right
     """Decide by numbers: relabel where a suspect has a sure suggested label, and optionally drop where it hasn't.
+
+    `p_right` is the chance that the new label is right, NaN for dropped images: of n new ones, n minus its sum are
+    expected to be wrong.
 
     Raises ValueError unless `threshold` and `min_prob` lie between 0 and 1."""
     if not (0<=threshold<=1 and 0<=min_prob<=1):
@@ -52,7 +55,8 @@ def _relabel_or_drop(suspects, sure):
     "A decision about each suspect: relabel where the suggested label is sure, else drop"
     new = suspects['suggested'].astype(object).where(sure, None)
     cells = dict(file=suspects['file'], label=suspects['label'], decision=np.where(sure, 'relabel', 'drop'), new_label=new)
-    return pd.DataFrame(cells, dtype=object)
+    p_right = (1-suspects['p_clean'])*suspects['suggested_prob']
+    return pd.DataFrame(cells, dtype=object).assign(p_right=p_right.where(sure))
 
 def _warn_of_nothing(audit, threshold, min_prob, agree):
     "Say why no label was decided"
