@@ -70,9 +70,8 @@ class LabelAudit:
         model = get_model(learn.model)
         _check_mixture(model)
         df,vocab,probs = _predictions(learn, dl)
-        sims = torch.tensor(similarities(df), dtype=torch.float32)
         given = torch.from_numpy(class_ids(df['label'], vocab))
-        p,history = model.p_clean(sims, given, exact=True),None
+        p,history = _by_mixtures(model, df, given),None
         if dl is None: p,history = _recorded(learn.record, p, given, probs)
         return cls.from_predictions(df, p.numpy(), vocab, probs.mean(0), history)
 
@@ -184,6 +183,11 @@ def _check_mixture(model):
     "Raise ValueError for a pair without a mixture"
     if model.has_mixture: return
     raise ValueError('The model has no mixture of clean and noisy labels yet: train with `cbs=ReSup()` first.')
+
+def _by_mixtures(model, df, given):
+    "p(clean) by the similarities in a table, (2, N)"
+    sims = torch.tensor(similarities(df), dtype=torch.float32)
+    return model.p_clean(sims, given, exact=True)
 
 def _recorded(record, p, given, probs):
     "p(clean) by all epochs and this pass, by this pass alone if those had other labels; and p(clean) by epoch, or None"
