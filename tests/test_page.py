@@ -257,6 +257,23 @@ def test_all_shown_at_once(big, browser):
     browser.keys('u').click('show-all')
     assert browser.decided==1
 
+def test_filter_by_group(big, browser, tmp_path):
+    "A column of the audit is one more filter, and bulk decisions heed it; a page without one has none"
+    audit = LabelAudit(big[0].df[:210].assign(camera=['hall','<b>porch</b>',None]*70))
+    page = audit.to_html(tmp_path/'page', thumb_size=24, progress=False, group='camera')
+    browser.open(page)
+    porch = audit.suspects(None)[lambda d: d.camera=='<b>porch</b>']
+    assert browser.get('group').is_displayed() and browser.text('group-name')=='camera' and browser.shown==210
+    assert browser.js('return [...document.getElementById("group").options].map(o => o.text)')==['all','<b>porch</b> (70)','hall (70)','(missing) (70)']
+    browser.choose('group', 0)
+    assert browser.shown==70 and browser.js('return document.querySelector(".card").title')==Path(porch.file.iloc[0]).name
+    browser.click('bulk-drop')
+    assert pd.read_csv(browser.download()).file.tolist()==porch.file.tolist()
+    browser.click('show-all')
+    assert browser.shown==210
+    browser.open(big[1])
+    assert not browser.get('group').is_displayed()
+
 BAD = dict(
     other_columns=('file,label\na,b\n', 'line 1: the columns'),
     unknown_file=('file,label,decision,new_label\nx.png,fear,keep,\n', 'line 2: "x.png" is not in this audit'),

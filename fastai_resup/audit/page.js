@@ -225,15 +225,16 @@ async function load(file) {
 }
 
 // ---- filter
-function options(select, counts) {
+function options(select, names, ids) {
+  const counts = new Array(names.length).fill(0);
+  for (const i of ids) counts[i]++;
   select.append(new Option('all', ''));
-  D.classes.forEach((c, i) => { if (counts[i]) select.append(new Option(`${c} (${number(counts[i])})`, i)); });
+  names.forEach((c, i) => { if (counts[i]) select.append(new Option(`${c} (${number(counts[i])})`, i)); });
 }
-const count = ids => { const n = new Array(K).fill(0); for (const i of ids) n[i]++; return n; };
 function filter() {
-  const given = $('given').value, suggested = $('suggested').value, state = $('state').value, limit = +$('limit').value, text = $('search').value.toLowerCase(), row = view[cursor];
+  const given = $('given').value, suggested = $('suggested').value, group = $('group').value, state = $('state').value, limit = +$('limit').value, text = $('search').value.toLowerCase(), row = view[cursor];
   $('limit-value').textContent = limit.toFixed(2);
-  const fits = r => (given === '' || D.label[r] === +given) && (suggested === '' || D.suggested[r] === +suggested) && (limit === 1 || D.p_clean[r] <= limit)
+  const fits = r => (given === '' || D.label[r] === +given) && (suggested === '' || D.suggested[r] === +suggested) && (group === '' || D.group.ids[r] === +group) && (limit === 1 || D.p_clean[r] <= limit)
     && (state === 'all' || (state === 'decided' ? codes[r] !== UNDECIDED : kind(codes[r]) === (state === 'undecided' ? '' : state))) && (!text || names[r].includes(text));
   view = [];
   for (let r = 0; r < N; r++) if (fits(r)) view.push(r);
@@ -438,8 +439,9 @@ addEventListener('drop', e => { e.preventDefault(); if (e.dataTransfer.files[0])
 new ResizeObserver(measure).observe(scroll);
 
 document.title = $('title').textContent = D.title;
-options($('given'), count(D.label));
-options($('suggested'), count(D.suggested));
+options($('given'), D.classes, D.label);
+options($('suggested'), D.classes, D.suggested);
+if (D.group) { $('by-group').hidden = false; $('group-name').textContent = D.group.name; options($('group'), D.group.names, D.group.ids); }
 if (K <= 10) D.classes.forEach((c, i) => $('classes').append(classButton(i, j => { scroll.focus({preventScroll: true}); decideCurrent(FIRST + j); })));
 recallAtStart();
 filter();

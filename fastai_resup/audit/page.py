@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from fastcore.parallel import parallel
 from fastai.torch_core import defaults
 from .decisions import chosen_rows
+from .groups import image_groups
 from .table import LabelAudit
 from ..data.decisions import LabelLookup, class_text, short_name
 from ..data.images import upright
@@ -33,19 +34,23 @@ def to_html(self:LabelAudit,
     thumb_size:int=112, # Side of a thumbnail in pixels
     overwrite:bool=False, # Replace a former page in `folder`?
     progress:bool=True, # Show a progress bar?
+    group=None, # Column for one more filter, such as 'camera', or values of your own, see `LabelAudit.by`; None: no such filter
 )->Path: # The page, index.html
     """Write a page on which to decide about every label, the most suspect first, all of it or nothing.
 
     A table as `n` holds rows of the audit, and the page has their order. A file that is there twice with one label is
     shown once. Warns of images that can't be read. Raises FileExistsError where `folder` holds anything but, with
     `overwrite`, a former page, and ValueError for an audit or a table without images, for a table with other images or
-    labels than the audit, for a file with two labels, and for a class that is missing from `classes`."""
+    labels than the audit, for a file with two labels, for a class that is missing from `classes`, and for a `group` as
+    `LabelAudit.by` does."""
     df = _rows_to_show(self, n)
     if classes is None: classes = self.vocab
+    groups = _groups_shown(self, group, df)
     page_data(df, classes) # its errors come before the work
     with new_folder(folder, overwrite, page_files) as tmp:
         unreadable = save_thumbs(df['file'].tolist(), tmp/'thumbs', thumb_size, progress)
-        _write_page(tmp, page_data(df, classes, unreadable, title), unreadable)
+        data = page_data(df, classes, unreadable, title)
+        _write_page(tmp, dict(data, group=groups), unreadable)
     _warn_of_unreadable(unreadable, len(df))
     return Path(folder)/'index.html'
 
@@ -60,6 +65,16 @@ def _rows_to_show(audit, n):
     df = df[~repeated_rows(df[['file','label']])][:n]
     if not len(df): raise ValueError('the audit has no images')
     return df
+
+def _groups_shown(audit, column, df):
+    "Name of a column, names of its groups, and the group of each row of the page by its number; None without a column"
+    if column is None: return
+    groups = image_groups(audit, column)
+    group_of = dict(zip(audit.df['file'], groups.cat.codes.tolist()))
+    return dict(
+        name=str(groups.name),
+        names=list(groups.cat.categories),
+        ids=[group_of[f] for f in df['file']])
 
 def _write_page(folder, data, unreadable):
     "Write all but the thumbnails"

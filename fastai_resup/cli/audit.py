@@ -92,13 +92,24 @@ def _write_page(args):
     check_outside('out', out, args.data or args.probs, 'the folder of images')
     check_free(out, args.overwrite, page_files)
     audit,classes = _audit(args)
-    page = audit.to_html(out, args.n, classes, overwrite=args.overwrite, progress=shows_bars())
+    group = _known_group(args.settings, audit.df)
+    page = audit.to_html(out, args.n, classes, overwrite=args.overwrite, progress=shows_bars(), group=group)
+    _say_next(args, audit, page)
+    return page
+
+def _say_next(args, audit, page):
+    "Print what was found, and what to do with the page"
     n = len(audit.df)
     next_line = _apply_line(args)
     say(f'{n} labels with an estimated noise rate of {audit.noise_rate:.0%}.')
     say(f'Open {page} in a browser, decide, and download decisions.csv. Then, in its folder:')
     say(f'  {next_line}')
-    return page
+
+def _known_group(settings, df):
+    "The column of resup-train's --group, None where `df` has none; a class is no column of its own"
+    group = settings.get('group')
+    is_there = group!='label' and group in df
+    return group if is_there else None
 
 def _apply_line(args):
     "The command that applies decisions"
@@ -156,7 +167,7 @@ def _write_labels(args):
     counts = table['decision'].value_counts()
     say(_summary(counts, out))
     if others is not None: say(f'{len(others)} validation labels are written as they are; --held-out takes them into the audit')
-    next_line = _train_line(args.settings, complete_name(out))
+    next_line = _train_line(args.settings, complete_name(out), written)
     say(f'To train on them:\n  {next_line}')
     return out
 
@@ -169,7 +180,9 @@ def _corrected(args, labels, classes=None):
     "Labels with the decisions applied, and rows without a label for what is dropped"
     audit = LabelAudit(labels)
     if classes is None: classes = args.settings.get('vocab')
-    return audit.apply(args.apply, classes=classes, dropped=True)
+    table = audit.apply(args.apply, classes=classes, dropped=True)
+    group = _known_group(args.settings, labels)
+    return table if group is None else table.assign(**{group:labels[group]})
 
 def _corrected_probs(args):
     "The corrected labels of a file of probabilities, which has no validation rows"
@@ -200,12 +213,14 @@ def _as_they_are(others, table):
     columns = table.columns.intersection(others.columns, sort=False)
     return others[columns]
 
-def _train_line(settings, labels):
-    "The command that trains on a list of labels as the model was trained"
+def _train_line(settings, labels, written):
+    "The command that trains on a list of labels as the model was trained; `written` is what the list holds"
     if not settings: return shell_line('resup-train', labels)
     fresh = dict.fromkeys((*data_args, 'checkpoint'))
     out = settings.get('out', 'resup-train')+'-corrected'
-    changed = dict(path=labels, out=out, format='auto', noise=0., overwrite=False, resume=False)
+    group = settings.get('group')
+    if group not in written: group = None
+    changed = dict(path=labels, out=out, format='auto', noise=0., overwrite=False, resume=False, group=group)
     return command_line('resup-train', {**settings, **fresh, **changed})
 
 def _summary(n, out):
@@ -271,15 +286,16 @@ def _chosen(table, held_out):
     return _label_columns(table if held_out else table[~table['is_valid']])
 
 def _label_columns(table):
-    "Files and labels and, where all are known, true labels"
+    "Files and labels, the column of resup-train's --group and, where all are known, true labels"
     all_true = 'true' in table and table['true'].notna().all()
-    columns = ['file','label','true'] if all_true else ['file','label']
+    unused = {'is_valid','probs'} if all_true else {'is_valid','probs','true'}
+    columns = [c for c in table if c not in unused]
     return table[columns].reset_index(drop=True)
 
 # %% ../../nbs/cli/05_audit.ipynb #00000009
 def audit_images(
     learn:Learner, # A `ReSupLearner` with a mixture, see `load_model`
-    labels:pd.DataFrame, # Columns file, label and, where known, true
+    labels:pd.DataFrame, # Columns file, label and, where known, true; others go into the audit as they are
     bs:int=64, # Images at a time
     workers:int=0, # Processes that read them
 )->LabelAudit: # A row per image, in their order
@@ -287,14 +303,20 @@ def audit_images(
 
     Raises ValueError for labels that it doesn't know and images that can't be read, and what
     `LabelAudit.from_learner` raises."""
-    vocab = list(learn.dls.vocab)
-    unknown = sorted({str(o) for o in labels['label'] if o not in vocab})
-    if unknown:
-        unknown,known = ', '.join(unknown[:10]),', '.join(map(str, vocab))
-        raise ValueError(f'the model was not trained on the classes {unknown}: it knows {known}')
+    _check_known(labels['label'], list(learn.dls.vocab))
     check_readable(labels['file'].tolist())
     dl = learn.dls.test_dl(fer_items(labels), with_labels=True, bs=bs, num_workers=workers)
-    return LabelAudit.from_learner(learn, dl=dl)
+    audit = LabelAudit.from_learner(learn, dl=dl)
+    others = labels.columns.difference(audit.df.columns)
+    for c in others: audit.df[c] = labels[c].to_numpy()
+    return audit
+
+def _check_known(names, vocab):
+    "Raise ValueError for classes that a model doesn't know"
+    unknown = sorted({str(o) for o in names if o not in vocab})
+    if not unknown: return
+    unknown,known = ', '.join(unknown[:10]),', '.join(map(str, vocab))
+    raise ValueError(f'the model was not trained on the classes {unknown}: it knows {known}')
 
 # %% ../../nbs/cli/05_audit.ipynb #0000000a
 def read_p_clean(
