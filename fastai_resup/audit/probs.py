@@ -18,7 +18,7 @@ from ..data.columns import column_key, csv_columns, index_keys
 from ..data.tables import fer_table, first_few, label_csv, places
 from ..files import text_column
 
-# %% ../../nbs/audit/10_probs.ipynb #4e25540a
+# %% ../../nbs/audit/10_probs.ipynb #b3ad9896
 @patch(cls_method=True)
 def from_probs(cls:LabelAudit,
     pred_probs, # Probability of each class, shape (N, K): array, tensor or DataFrame
@@ -42,7 +42,7 @@ def from_probs(cls:LabelAudit,
     df = prediction_table(probs[None], _ids(labels, vocab, files), files, vocab)
     return cls.from_predictions(df, None, vocab, probs.astype(np.float32))
 
-# %% ../../nbs/audit/10_probs.ipynb #028f8b92
+# %% ../../nbs/audit/10_probs.ipynb #0b3015fe
 def _find_vocab(pred_probs, labels):
     "Names of the classes, where they aren't given"
     if hasattr(pred_probs, 'columns'): return list(pred_probs.columns)
@@ -79,7 +79,7 @@ def _rows(places, files):
     named = [f'row {i} ({files[i]})' for i in places]
     return first_few(named, 3)
 
-# %% ../../nbs/audit/10_probs.ipynb #0911003a
+# %% ../../nbs/audit/10_probs.ipynb #e1616105
 def _check_shapes(probs, labels, files, vocab):
     "Raise ValueError unless there is a row per label and per file, and a column per class"
     shape = probs.shape
@@ -108,7 +108,7 @@ def _check_probs(probs, files):
         where = _rows(bad, files)
         raise ValueError(f'pred_probs {what} in {where}: {first_few(row)}, with the sum {row.sum():.4g}')
 
-# %% ../../nbs/audit/10_probs.ipynb #79d9ae4f
+# %% ../../nbs/audit/10_probs.ipynb #8973aa52
 def read_probs(
     f, # .csv or .parquet file with files, labels and a column per class, or .npy file with an array (N, K)
     images=None, # Folder that names of images start from; None: that of `f`
@@ -133,7 +133,7 @@ def read_probs(
         table[c] = text_column(texts)
     return probs,table
 
-# %% ../../nbs/audit/10_probs.ipynb #1be0e2cf
+# %% ../../nbs/audit/10_probs.ipynb #ca733b81
 def _read_npy(f):
     "The array of a npy file"
     try: return np.load(f, allow_pickle=False)
