@@ -272,8 +272,8 @@ def test_ferplus_votes_by_file(ferplus_root):
     some = votes.iloc[[5,17,300]]
     df = pd.DataFrame(dict(file=[str(ferplus_root/o) for o in some.file], label=['fear','neutral','contempt'], p_clean=0.5, similarity_0=0.5, similarity_1=0.5))
     got = LabelAudit(df).add_votes(votes).df
-    assert got[list(ferplus_votes)].to_numpy().tolist()==some[list(ferplus_votes)].to_numpy().tolist()
     total = some[list(ferplus_votes)].sum(axis=1).to_numpy()
+    assert got.n_annotations.tolist()==total.tolist()
     assert got.disagreement.tolist()==pytest.approx([1-some.fear.iloc[0]/total[0], 1-some.neutral.iloc[1]/total[1], 1-some.contempt.iloc[2]/total[2]])
 
 def test_cleanlab_takes_it_unchanged(faces):

@@ -32,7 +32,7 @@ def test_both_sources_serve(ferplus_root, audit):
 
 def test_repeated_rows_count_once(votes, audit):
     want = compare_votes(audit, votes)[1]
-    with pytest.warns(UserWarning, match='^3 rows of votes are repeated, and count once: '): assert compare_votes(audit, pd.concat([votes, votes[:3]]))[1].equals(want)
+    with pytest.warns(UserWarning, match='^3 rows are repeated, and count once: '): assert compare_votes(audit, pd.concat([votes, votes[:3]]))[1].equals(want)
     with pytest.raises(ValueError, match='is listed twice'): compare_votes(audit, pd.concat([votes, votes[:1].assign(fear=9)]))
 
 def test_votes_of_an_audit_from_any_folder(votes, audit, tmp_path, monkeypatch):

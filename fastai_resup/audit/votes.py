@@ -1,4 +1,4 @@
-"""Does a low p(clean) mean that annotators disagreed? FERPlus's ten votes beside the prediction for each label
+"""Does a low p(clean) mean that annotators disagreed? Votes beside the prediction for each label
 
 Docs: https://owner.github.io/fastai_resup/audit/votes.html.md"""
 
@@ -8,68 +8,45 @@ Docs: https://owner.github.io/fastai_resup/audit/votes.html.md"""
 __all__ = ['compare_votes', 'plot_votes', 'vote_bins']
 
 # %% ../../nbs/audit/04_votes.ipynb #a0000004
-import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from scipy.stats import spearmanr
+from .annotators import code_annotations, match_annotated, read_annotations, share_against
 from .table import LabelAudit
-from ..data.ferplus import ferplus_votes, vote_disagreement
-from ..data.names import match_files
+from ..data.ferplus import ferplus_votes
 from ..data.tables import first_few
-from ..files import repeated_rows
 
 # %% ../../nbs/audit/04_votes.ipynb #00000031
 @patch
 def add_votes(self:LabelAudit,
     votes:pd.DataFrame, # Column file and the ten of `ferplus_votes`, as `read_ferplus_votes` returns
 )->LabelAudit: # The audit itself
-    """Put the votes for each image into `df`, with the share of them against its label; NaN where there are none.
-
-    Raises ValueError for missing columns, an image with two sets of votes, or where no file is found;
-    and what `vote_disagreement` raises."""
-    df = self.df
-    found = _votes_for(df, votes)
-    found['disagreement'] = vote_disagreement(found, df['label'])
-    others = df.columns.difference(found.columns, sort=False)
-    self.df = pd.concat([df[others], found], axis=1)
-    return self
+    "Put what most votes say and the share of votes against each label into `df`; raises what `add_annotations` raises"
+    annotations = _as_annotations(votes, self.vocab)
+    return self.add_annotations(annotations)
 
 # %% ../../nbs/audit/04_votes.ipynb #00000007
-def _votes_for(df, votes):
-    "The votes for each image of `df`, in its order; NaN where there are none"
-    columns = ['file',*ferplus_votes]
-    lacking = [c for c in columns if c not in votes]
-    if lacking: raise ValueError(f'votes lacks the columns {lacking}')
-    votes = _unrepeated(votes[columns])
-    files = df['file'].tolist()
-    names = votes['file'].tolist()
-    at = match_files(files, names)
-    if len(at) and (at<0).all():
-        raise ValueError(f'none of the {len(files)} images has votes: '
-                         f'files are named like {files[0]} here and like {names[0]} there')
-    return votes[ferplus_votes].reindex(at).set_index(df.index)
-
-def _unrepeated(votes):
-    "Votes without rows that are there already, and a warning that counts these"
-    again = repeated_rows(votes)
-    if again.any(): warnings.warn(f"{again.sum()} rows of votes are repeated, and count once: {first_few(votes['file'][again])}")
-    return votes[~again].reset_index(drop=True)
+def _as_annotations(votes, vocab):
+    "FERPlus's votes as annotations; those for what is no class are unsure. Other annotations as they are"
+    if 'annotator' in votes: return votes
+    unsure = set(ferplus_votes) - set(vocab)
+    return read_annotations(votes, ferplus_votes, counts=True, unsure=unsure)
 
 # %% ../../nbs/audit/04_votes.ipynb #00000006
 def compare_votes(
     df:pd.DataFrame, # Columns `file`, `label`, and `p_clean` or similarities, such as `LabelAudit.df`
-    votes:pd.DataFrame, # Column `file` and the ten columns `ferplus_votes`, as `read_ferplus_votes` returns
+    votes:pd.DataFrame, # What `read_ferplus_votes` returns, or other annotations, as `read_annotations` returns
 )->tuple: # `df` with `similarity` (mean of both) and `disagreement` (share of votes against the label); a Series of rank correlations
     """Join votes to an audit by file, and correlate p(clean) and similarity with the share of votes against the label.
 
     Raises `ValueError` for missing columns, an image without votes, or one with two different rows of votes."""
     _check_columns(df)
-    found = _votes_for(df, votes)
-    _check_all_found(df['file'], found)
-    against = vote_disagreement(found, df['label'])
-    res = df.assign(disagreement=against.to_numpy())
+    coded = code_annotations(_as_annotations(votes, ferplus_votes))
+    at = match_annotated(df['file'], coded)
+    _check_all_found(df['file'], at)
+    res = df.assign(disagreement=share_against(coded, at, df['label']))
     sims = df.columns.intersection(['similarity_0','similarity_1'])
     if len(sims): res['similarity'] = df[sims].mean(axis=1)
     scores = [c for c in ('p_clean','similarity') if c in res]
@@ -84,9 +61,9 @@ def _check_columns(df):
     if scores.isdisjoint(df): lacking.append('p_clean')
     if lacking: raise ValueError(f'df lacks the columns {lacking}; it has {list(df.columns)}')
 
-def _check_all_found(files, found):
+def _check_all_found(files, at):
     "Raise ValueError for images without votes"
-    missing = files[found.isna().all(axis=1)].tolist()
+    missing = files[at<0].tolist()
     if not missing: return
     raise ValueError(f'{len(missing)} of {len(files)} images have no votes: {first_few(missing)}')
 
