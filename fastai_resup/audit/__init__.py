@@ -11,5 +11,6 @@ from .groups import *
 from .decisions import *
 from .page import *
 from .ask import *
+from .twins import *
 from .tools import *
 from .vectors import *
