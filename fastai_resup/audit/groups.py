@@ -123,8 +123,10 @@ def image_groups(
 
 def _categorical(names, order):
     "Names as a categorical of text, whatever bytes are in it"
+    places = {name:i for i,name in enumerate(order)}
+    codes = [places[o] for o in names]
     categories = pd.Index(order, dtype=object)
-    return pd.Categorical(names, categories, ordered=True)
+    return pd.Categorical.from_codes(codes, categories, ordered=True)
 
 def _values_of(audit, column):
     "The values of a column, with the index of `audit.df`"
