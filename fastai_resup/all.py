@@ -17,5 +17,6 @@ from .data import (FERDataLoaders, FERImage, fer_block, items_table, subset_dls,
                    join_rafdb, rafdb_classes, read_label_list,
                    NoiseManifest, class_noise, instance_noise, matrix_noise, noise_models, noise_report, pair_noise, symmetric_noise,
                    read_decisions, save_decisions)
-from .audit import (LabelAudit, Review, compare_votes, embeddings, find_twins, label_table, plot_votes, score_ranking, show_suspects)
+from .audit import (LabelAudit, Review, annotator_quality, compare_votes, consensus_labels, embeddings, find_twins,
+                    label_table, plot_votes, read_annotations, score_ranking, show_suspects)
 from .peers import CoTeaching, DivideMix, EAC, ELR, GCE, LabelSmoothing, MCorrection, Peer, RUL, SCE, SCN, peers

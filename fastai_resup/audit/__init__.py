@@ -4,6 +4,7 @@ from .probs import *
 from .ranking import *
 from .crossval import *
 from .plots import *
+from .annotators import *
 from .votes import *
 from .saved import *
 from .noise_rates import *

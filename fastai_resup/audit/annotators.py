@@ -7,7 +7,7 @@ Docs: https://owner.github.io/fastai_resup/audit/annotators.html.md"""
 # %% auto #0
 __all__ = ['read_annotations', 'consensus_labels', 'annotator_quality']
 
-# %% ../../nbs/audit/15_annotators.ipynb #0fef284f
+# %% ../../nbs/audit/15_annotators.ipynb #d6bd9a4c
 import warnings
 from typing import NamedTuple
 import numpy as np
@@ -16,12 +16,12 @@ from fastcore.basics import patch
 from scipy.special import softmax
 from .table import LabelAudit
 from ..data.columns import column_key, csv_columns, index_keys
-from ..data.decisions import class_text
+from ..data.decisions import class_text, text_cells
 from ..data.names import match_files
 from ..data.tables import first_few, label_csv, places
 from ..files import numbered, repeated_rows, text_column
 
-# %% ../../nbs/audit/15_annotators.ipynb #4461e2a7
+# %% ../../nbs/audit/15_annotators.ipynb #01a12375
 def read_annotations(
     table, # csv file or DataFrame in one of the three forms
     columns=None, # Names of the annotators' columns, or of the classes' with `counts`; None: all but that of files
@@ -47,7 +47,7 @@ def read_annotations(
     if counts: return _counted(res)
     return res.assign(n=1)
 
-# %% ../../nbs/audit/15_annotators.ipynb #bd3eeb37
+# %% ../../nbs/audit/15_annotators.ipynb #e07d791e
 _columns = ['file','annotator','label','n']
 _annotator_keys = 'annotator annotatorid annotatorname worker workerid rater raterid'.split()
 
@@ -103,7 +103,7 @@ def _by_row(rows, file, name, value):
     res.attrs = rows.attrs
     return res.rename(columns={file:'file'})
 
-# %% ../../nbs/audit/15_annotators.ipynb #a92d4f1b
+# %% ../../nbs/audit/15_annotators.ipynb #47217a59
 def _unrepeated(rows):
     "Rows without those that are there already, and a warning that counts these"
     again = repeated_rows(rows)
@@ -114,7 +114,7 @@ def _unrepeated(rows):
 def _as_text(df):
     "Annotations as text"
     for c in df.columns.difference(['n']):
-        texts = map(class_text, df[c])
+        texts = text_cells(df[c])
         df[c] = text_column(texts, df.index)
     return df
 
@@ -147,7 +147,7 @@ def _counted(df):
     df = df.assign(annotator=None, n=n.astype(int))
     return df.loc[n>0, _columns]
 
-# %% ../../nbs/audit/15_annotators.ipynb #2b01f3d6
+# %% ../../nbs/audit/15_annotators.ipynb #03bb0765
 def consensus_labels(
     annotations, # What `read_annotations` returns, or takes
     audit:LabelAudit=None, # Audit whose probabilities take part; None: the annotators alone
@@ -163,7 +163,7 @@ def consensus_labels(
     res['disagreement'] = share_against(coded, np.arange(len(res)), res['consensus'])
     return res.rename(columns=dict(consensus='label'))
 
-# %% ../../nbs/audit/15_annotators.ipynb #1a35943e
+# %% ../../nbs/audit/15_annotators.ipynb #b737ff4f
 class CodedAnnotations(NamedTuple):
     "Annotations as numbers: image, annotator and label of each that names a class, and how many there are of it"
     files:list
@@ -240,7 +240,7 @@ def _check_known(annotations, unknown, vocab):
     what = f"{first['file']} has the label {label}{by}, which is no class, in {where}: the classes are {first_few(vocab)}"
     raise ValueError(f"{what}. Answers that name no class go into unsure= of read_annotations, the annotators' columns into columns=")
 
-# %% ../../nbs/audit/15_annotators.ipynb #d94a8d70
+# %% ../../nbs/audit/15_annotators.ipynb #b36a2e4e
 def _coded_for(annotations, audit):
     "Annotations as numbers, and the place of each image of the audit in their files (None without an audit)"
     if audit is None: return code_annotations(annotations),None
@@ -272,7 +272,7 @@ def share_against(
     share[unknown] = np.nan
     return share
 
-# %% ../../nbs/audit/15_annotators.ipynb #2b88414b
+# %% ../../nbs/audit/15_annotators.ipynb #0d9dee07
 def _estimate(coded, at, audit):
     "Probability of each class of each image, (N, K), and accuracy of each annotator, (M,)"
     prior = _log_prior(coded, at, audit)
@@ -321,7 +321,7 @@ def _consensus(coded, probs):
     res['n_annotations'] = coded.total.astype(int)
     return res
 
-# %% ../../nbs/audit/15_annotators.ipynb #ee9f0ce0
+# %% ../../nbs/audit/15_annotators.ipynb #5d00337e
 @patch
 def add_annotations(self:LabelAudit,
     annotations, # What `read_annotations` returns, or takes
@@ -341,7 +341,7 @@ def add_annotations(self:LabelAudit,
     self.df = pd.concat([self.df[others], found], axis=1)
     return self
 
-# %% ../../nbs/audit/15_annotators.ipynb #bcfac963
+# %% ../../nbs/audit/15_annotators.ipynb #ed62a3e4
 def annotator_quality(
     annotations, # What `read_annotations` returns, or takes, with annotators
     audit:LabelAudit=None, # Audit whose probabilities take part; None: the annotators alone
@@ -360,7 +360,7 @@ def annotator_quality(
     res['confusion'] = text_column(confusions)
     return res.sort_values('quality', kind='stable', ignore_index=True)
 
-# %% ../../nbs/audit/15_annotators.ipynb #42144275
+# %% ../../nbs/audit/15_annotators.ipynb #760bd09c
 def _confusions(coded, consensus):
     "For each annotator the confusion that is most above what all do, as text; None where there is none"
     k = len(coded.vocab)
