@@ -10,6 +10,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from fastai_resup.audit.decisions import Review
 from fastai_resup.audit.table import LabelAudit
 from fastai_resup.audit.twins import find_twins, near_pairs, picture_hash, twin_ids
+from fastai_resup.cli.commands import resup_audit
+from fastai_resup.cli.shell import UsageError
 from fastai_resup.synth.faces import draw_face
 
 def groups_of(ids): return {frozenset(o) for o in pd.Series(range(len(ids))).groupby(ids).agg(list) if len(o)>1}
@@ -103,6 +105,17 @@ def test_twins_with_other_labels_lead_and_stay_together(faces, tmp_path):
     shown = json.loads((page.parent/'data.js').read_text().removeprefix('window.RESUP_AUDIT = ').rstrip(';\n'))
     assert shown['p_clean']==led.p_clean.tolist()
     assert Review(audit).table(found).index.tolist()==found.index.tolist()
+
+def test_the_command_puts_twins_first(faces, tmp_path, capsys):
+    Image.open(faces/'2.png').save(tmp_path/'c.bmp')
+    names = [*(faces/f'{i}.png' for i in range(4)), tmp_path/'c.bmp']
+    csv = audit_of(names, ['a','b','a','b','b'], [0.1,0.2,0.9,0.3,0.8]).save(tmp_path/'p_clean.csv')
+    page = resup_audit(str(tmp_path), str(csv), out=str(tmp_path/'page'), twins=True, n=3)
+    shown = json.loads((page.parent/'data.js').read_text().removeprefix('window.RESUP_AUDIT = ').rstrip(';\n'))
+    assert shown['p_clean']==[0.8,0.9,0.1]
+    said = capsys.readouterr().out
+    assert 'Twins with different labels come first: 2 images of 1 pictures.' in said and '--twins' not in said
+    with pytest.raises(UsageError, match='--twins is for the page'): resup_audit(str(tmp_path), str(csv), twins=True, apply=str(csv))
 
 def test_an_image_in_both_sets_is_said(faces):
     table = pd.DataFrame(dict(file=[faces/'0.png',faces/'1.png',faces/'0.png',faces/'1.png'], label=[1,1,2,1], is_valid=[False,False,False,True]), index=[7,7,8,9])

@@ -67,8 +67,9 @@ def _complete(args, name):
 
 def _check_used(args):
     "Raise `UsageError` for an argument that would be ignored"
-    if args.apply is not None and args.n is not None:
-        raise UsageError('--n is for the page: with --apply all labels are written')
+    for name in ('n','twins'):
+        if args.apply is None or getattr(args, name) in (None, False): continue
+        raise UsageError(f'{flag(name)} is for the page: with --apply all labels are written')
     if args.data is None: return _check_unused(args, set(_table_args), f'{args.probs} has the labels')
     if not is_p_clean(args.data): return
     if args.probs:
@@ -93,9 +94,20 @@ def _write_page(args):
     check_free(out, args.overwrite, page_files)
     audit,classes = _audit(args)
     group = _known_group(args.settings, audit.df)
-    page = audit.to_html(out, args.n, classes, overwrite=args.overwrite, progress=shows_bars(), group=group)
+    rows = args.n
+    if args.twins: rows = _twins_first(audit)[:args.n]
+    page = audit.to_html(out, rows, classes, overwrite=args.overwrite, progress=shows_bars(), group=group)
     _say_next(args, audit, page)
     return page
+
+def _twins_first(audit):
+    "All images, led by twins whose labels differ, and a line that counts these"
+    rows = audit.twins_first(progress=shows_bars())
+    twins = rows['twin'][rows['labels_differ']]
+    n_images = len(twins)
+    n_pictures = twins.nunique()
+    say(f'Twins with different labels come first: {n_images} images of {n_pictures} pictures.')
+    return rows
 
 def _say_next(args, audit, page):
     "Print what was found, and what to do with the page"
@@ -113,7 +125,7 @@ def _known_group(settings, df):
 
 def _apply_line(args):
     "The command that applies decisions"
-    changed = dict(out=None, n=None, overwrite=False, apply='decisions.csv')
+    changed = dict(out=None, n=None, twins=False, overwrite=False, apply='decisions.csv')
     given = {**vars(args), **changed}
     return command_line('resup-audit', given)
 

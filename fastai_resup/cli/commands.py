@@ -68,6 +68,7 @@ def resup_audit(
     out:str=None, # Folder of the page to write (resup-audit), or with --apply the csv file (labels.csv)
     apply:str=None, # decisions.csv from the page: write the corrected label list instead of a page
     n:int=None, # How many of the most suspect images the page shows; default: all
+    twins:bool=False, # First on the page: images that are there twice, or nearly so, with different labels; needs imagehash
     held_out:bool=False, # Take in the validation images too?
     device:str=None, # Where to calculate: cpu, cuda, cuda:1 or mps; default: the GPU, if there is one
     workers:int=0, # Processes that read images
