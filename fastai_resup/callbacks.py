@@ -28,7 +28,8 @@ from .losses import WeightedLoss, hard_targs, sce_loss
 from .mixture import (BetaMixture, DegenerateMixtureError, auroc, balance_factors, clean_lookup,
     component_densities, finite_similarities, mean_by_class, step_lookup)
 from .record import label_means
-from .trusted import clean_shares, fixed_weights, reviewed_labels, share_shifts, with_reviewed
+from .trusted import (class_prior, clean_shares, fixed_weights, prior_factors, reviewed_labels,
+    share_shifts, with_reviewed)
 from .passes import check_batches, check_paired, keep_order, ordered_pass, process_group
 
 # %% ../nbs/05_callbacks.ipynb #00000011
@@ -317,9 +318,14 @@ class LossReweight(Callback):
         "The ReSup loss, by the mixture as it is now"
         model = get_model(self.model)
         factors = None
-        if self.balance and model.clean_by_class.shape[1]>1:
-            factors = balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance)
+        if self.balance and model.clean_by_class.shape[1]>1: factors = self.class_factors(model)
         return WeightedLoss(model.weight_function(), self.agreement, self.normalize, factors, self.base_loss, model.shifts)
+
+    def class_factors(self,
+        model, # The `PairedModel`
+    )->Tensor: # Shape (2, K)
+        "What the weights of each given class are multiplied by, see `balance_factors`"
+        return balance_factors(model.clean_by_class, 1-model.noise_rate, self.balance)
 
 # %% ../nbs/05_callbacks.ipynb #50000005
 def _check_range(name, v, most=inf):
@@ -341,7 +347,8 @@ class ReSup(MixtureRefit, LossReweight):
     weights and loss as in the authors' own program; arguments given beside it win.
 
     `trusted` labels were reviewed: they are learned as decided with a weight of 1, dropped images aren't learned, and
-    they say how many labels of each class are clean, see `clean_shares`.
+    they say how many labels of each class are clean and how common each class truly is, see `clean_shares` and
+    `class_prior`. The last replaces `balance`, unless that is 0.
 
     Raises ValueError for an unknown preset, a number out of its range, decisions that don't fit the training set, and
     where the epochs aren't counted; TypeError for an unknown argument, or on a learner without two networks."""
@@ -416,8 +423,15 @@ class ReSup(MixtureRefit, LossReweight):
             mean = p.mean(0)
             n_classes = get_c(self.dls)
             record.shares = clean_shares(mean[seen], given[seen], self.reviewed[seen], n_classes)
+            record.prior = class_prior(record.shares, given[seen], self.reviewed[seen])
             record.reviewed = self.reviewed
         return share_shifts(p, given, record.shares)
+
+    def class_factors(self, model):
+        "By the shares of the true classes, where reviewed labels tell them"
+        record = self.learn.record
+        if self.reviewed is None or record.prior is None: return super().class_factors(model)
+        return prior_factors(model.clean_by_class, record.means.given, record.prior)
 
 # %% ../nbs/05_callbacks.ipynb #50000006
 def _taken_by(callback, kwargs):

@@ -86,12 +86,14 @@ class Record:
     `mixtures`: the estimator fitted to each network, None while there is none.
     `similarities`: those of the last refit, (2, N), NaN for images that weren't seen.
     `means`: `LabelMeans`, what all epochs said of each label; None while there is none, and not exported.
-    `shares`: share of clean labels of each class, (K,), by the labels `reviewed` (N,); None without.
+    `shares`: share of clean labels of each class, (K,), and `prior`: share of each true class, (K,), by the labels
+    `reviewed` (N,); None without.
     `refits`: a dict per refit. `p_clean`: p(clean) of each refit, arrays (N,) of float16, where they are kept."""
     def __init__(self):
         self.mixtures,self.similarities = (None,None),None
         self.refits,self.p_clean = [],[]
-        self.means,self.shares,self.reviewed = None,None,None
+        self.means = None
+        self.shares,self.prior,self.reviewed = None,None,None
 
     def __getstate__(self):
         return {**self.__dict__, 'means':None, 'reviewed':None}
