@@ -15,7 +15,7 @@ from fastai_resup.data import FERDataLoaders, save_decisions, subset_dls
 from fastai_resup.learner import ReSupLearner
 from fastai_resup.mixture import mean_by_class
 from fastai_resup.passes import item_names
-from fastai_resup.trusted import reviewed_labels
+from fastai_resup.trusted import prior_factors, reviewed_labels
 from test_learner import Tiny, body_head, faces, learn # the last two are fixtures
 
 def review(dls, which, drop=()):
@@ -77,6 +77,24 @@ def test_each_class_gets_its_share(learn):
     assert (shares-by_hand).abs().mean()<0.15
     audit = LabelAudit.from_learner(learn)
     assert audit.noise_rate==pytest.approx(1-reviewed.mean().item(), abs=0.1)
+
+def test_classes_weigh_what_the_reviewed_labels_say(learn):
+    "Not what the given labels say, unless no factors are wanted"
+    class Losses(Callback):
+        def before_fit(self): self.seen = []
+        def before_batch(self):
+            if self.training: self.seen.append(next(o for o in self.learn.cbs if isinstance(o, ReSup)).pair_loss.balance)
+    spy = Losses()
+    learn.fit(2, cbs=[ReSup(trusted=review(learn.dls, range(0, 84, 2))), spy])
+    record = learn.record
+    assert spy.seen[0] is None and torch.isclose(record.prior.sum(), torch.tensor(1.).double())
+    true = torch.bincount(learn.dls.true_targs, minlength=7)/len(learn.dls.true_targs)
+    assert (record.prior-true).abs().sum() < 0.25
+    factors = prior_factors(learn.model.clean_by_class, learn.dls.train_targs, record.prior)
+    learn.fit(1, cbs=[ReSup(trusted=review(learn.dls, range(0, 84, 2))), spy])
+    torch.testing.assert_close(spy.seen[0], factors)
+    learn.fit(1, cbs=[ReSup(trusted=review(learn.dls, range(0, 84, 2)), balance=0), spy])
+    assert spy.seen[0] is None
 
 def test_without_reviewed_labels_nothing_moves(learn):
     learn.fit(2, cbs=ReSup())
