@@ -67,7 +67,7 @@ def same(a, b):
     assert all(torch.equal(x, y) for x,y in zip(state(a), state(b), strict=True))
     assert repr(a.recorder.values)==repr(b.recorder.values) and torch.equal(torch.stack(a.recorder.losses), torch.stack(b.recorder.losses)) and a.recorder.lrs==b.recorder.lrs
     assert repr(a.refits)==repr(b.refits)
-    assert bits(plain_values(vars(a.record.means)))==bits(plain_values(vars(b.record.means)))
+    assert bits(plain_values(a.record.state_dict()['means']))==bits(plain_values(b.record.state_dict()['means']))
 
 def die_and_resume(make, fit, at, cbs=lambda: [ReSup()], **kwargs):
     "The learner of a run that was left alone, and that of one that died in batch `at` and was resumed"

@@ -89,14 +89,14 @@ def traffic(n_train, n_valid, n_classes, bs, world, by_pass):
     "The formulas on the page of distributed, in bytes per epoch and rank"
     part = lambda n: -(-n//world)
     return dict(train_loss=4*(n_train//(bs*world)), order=8*(n_train + n_valid + by_pass*n_train),
-                similarities=24*part(n_train) if by_pass else 12*n_train, validation=(8*n_classes + 8)*part(n_valid))
+                looks=56*part(n_train) if by_pass else 28*n_train, validation=(8*n_classes + 8)*part(n_valid))
 
 def test_traffic_is_what_the_page_says(exact):
     sent,epochs = exact[1][0]['sent'],4
     total = lambda *sizes: sum(size*n for (name,size),n in sent.items() if size in sizes)
     want = [traffic(N, V, K, 8, 2, by_pass=i==0) for i in range(epochs)] # only the first mixture is by a pass
     assert total(8*N, 8*V)==sum(o['order'] for o in want)==8*(5*N + 4*V)
-    assert total(24*46, 12*N)==sum(o['similarities'] for o in want)
+    assert total(56*46, 28*N)==sum(o['looks'] for o in want)
     assert total(8*K*11, 8*11)==sum(o['validation'] for o in want)
     assert total(4)-4*2==sum(o['train_loss'] for o in want)            # noise_rate, a buffer of four bytes, is sent once in both fits
 
