@@ -123,6 +123,7 @@ class MixtureRefit(Callback):
         sims,probs,predicted = looks
         p = self.fit_mixtures(sims, given)
         given = _finite(given, sims)
+        if (given<0).all(): return
         k = max(_n_classes(self.learn, given), int(predicted[:,given>=0].max())+1)
         self.learn.record.see(label_means(given, p, probs, predicted, k))
 
