@@ -11,7 +11,7 @@
 `valid` images for final results. Noise `sym30` is its column `sym30_s<seed>`: exactly 30 % of the labels replaced by another class at
 random. Other rates (`sym10`) and `pair30` (each class taken for the next) are drawn by `symmetric_noise` and `pair_noise` with the run's
 seed; `votes1` and `votes3` are what one of an image's ten voters said, or the first of three who disagrees with the majority, drawn by
-the seed: natural noise. `crowd` confuses classes as another crowd did, see `crowd_matrix`. `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with seeds 0 to 2 is for the grid. Every run:
+the seed: natural noise. `crowd` is a model of another crowd's confusions, see `crowd_matrix`. `clean` has the true labels. Choices are made on `dev` with seeds 10 to 14, `valid` with seeds 0 to 2 is for the grid. Every run:
 EfficientNet-Lite0 twice with ImageNet weights, 64 px, batches of 64, `fit_one_cycle(8, 1e-3)` (or `fine_tune(8)`, or that with other
 arguments, `--schedule fine_tune:freeze_epochs=1,lr_mult=2`), the figures of the LAST epoch. A run is one process and one row of `--out`, written when it
 is finished and not run again unless `--again` is given. `methods.py` has the methods, `report.py` grid and tables."""
@@ -80,8 +80,8 @@ def emotion_votes(files, path):
     return votes.loc[list(files), ferplus_classes].to_numpy()
 
 def crowd_matrix():
-    """The transition matrix (K, K) of `crowd`: neutral faces are called sad, angry or afraid, as another crowd did with FERPlus's images.
-    Of the labels `fear` a tenth is clean, of `sadness` two fifths; 31 % of all are noisy"""
+    """The transition matrix (K, K) of `crowd`, a model of another crowd: neutral faces are called sad, angry or afraid. Its shares are
+    chosen by hand after a description of such labels, not counted. Of the labels `fear` a tenth is clean, of `sadness` two fifths; 31 % of all are noisy"""
     flips = dict(
         neutral=dict(sadness=0.25, anger=0.14, fear=0.17),
         happiness=dict(neutral=0.03, sadness=0.02, anger=0.015, fear=0.015),

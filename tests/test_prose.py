@@ -106,7 +106,7 @@ def grid():
     spread = lambda m,c: f'{mean.loc[m,c]:.3f} ± {sd.loc[m,c]:.3f}'
     return {name: ' | '.join([*(spread(m, c) for c in ('one','acc_ensemble','acc_class_mean')), f'{mean.memorised[m]:.0%}'.replace('%', ' %')]) for name,m in METHODS.items()}
 
-KINDS = {'natural: one of three annotators disagrees (37 %)':('votes3', None), "another crowd's confusions, by class (31 %)":('crowd', None), '30 % at random':('sym30', range(3)), 'none':('clean', None)}
+KINDS = {'natural: one of three annotators disagrees (37 %)':('votes3', None), "modelled: neutral faces called sad, angry or afraid (31 %)":('crowd', None), '30 % at random':('sym30', range(3)), 'none':('clean', None)}
 
 def by_noise():
     "Rows of the table on README: both pairs on the runs that they share, and the share of the noise's cost that is won back"
