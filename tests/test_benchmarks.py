@@ -299,3 +299,17 @@ def test_what_is_won_back_is_a_share_of_what_noise_costs():
     assert report.won_back(runs[:2])=='not run'
     tune = runs.assign(split='dev', schedule='fine_tune', epochs=7)
     assert report.won_back(tune)=='not run' and report.won_back(pd.concat([tune, runs]), split='dev', schedule='fine_tune', epochs=7).splitlines()==lines
+
+def test_audits_of_kept_logits(tmp_path):
+    "Noise that the first epochs tell and the last pass has memorised: all epochs find it, the last pass doesn't"
+    import audit
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 8, 1600)
+    given = np.where(rng.random(1600)<0.3, (true+1+rng.integers(0, 7, 1600))%8, true)
+    def logits(labels, sure): return sure*np.eye(8)[labels] + rng.normal(0, 1, (2,1600,8))
+    f = tmp_path/'resup-fit_one_cycle-8-sym30-10-dev.npz'
+    np.savez(f, trace=np.stack([logits(true, 4) for _ in range(4)]), train=logits(given, 1.5), given=given, true=true)
+    rows = audit.measure([f]).set_index('order')
+    assert rows.noise.unique()==['sym30'] and rows.auroc['audit']>0.95>rows.auroc['audit_last_pass']+0.2
+    assert rows.found_50['random']==pytest.approx(50*(given!=true).mean()) and rows.found_50['audit']>=48
+    assert abs(rows.rate_error['audit'])<0.15 and rows.precision_50['audit']==rows.found_50['audit']/50
